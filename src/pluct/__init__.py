@@ -1,0 +1,3 @@
+"""Pluct Business Engine: prepaid credits in, single-use tickets out."""
+
+__version__ = "0.1.0"

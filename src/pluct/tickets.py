@@ -1,0 +1,154 @@
+"""Tickets as JSON Web Tokens (RFC 7519), and their keys.
+
+A token is a pure function of the committed ticket and the key: the same row signs to the same bytes, so a retried
+vend signs again and never debits again. Whoever signs sits behind `Signer`; HS256 is written out here because it is
+on the path of every vend (a library costs four times as much), and the library is the judge of it in the tests.
+Verifying is off that path and is left to the library.
+"""
+
+import hmac
+import os
+import time
+from base64 import urlsafe_b64encode
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import OctKey
+
+from pluct.catalog import ISSUER
+from pluct.errors import Unauthorized
+from pluct.model import Ticket
+
+#: No token of ours is longer; a longer one is not looked at.
+TOKEN_LENGTH_MAX = 8_192
+
+
+class TicketClaims(msgspec.Struct, frozen=True):
+    """What a verified token says, as far as redeeming needs it."""
+
+    sub: str
+    jti: str
+    aud: str
+
+
+class Signer(Protocol):
+    """Makes and checks tokens. A new algorithm is a new signer; nothing above it changes."""
+
+    def sign(self, ticket: Ticket) -> str:
+        """The token of this ticket: always the same bytes for the same ticket and key."""
+        ...
+
+    def verify(self, token: str) -> TicketClaims:
+        """What the token says, if it is ours; the times are the ledger's to judge. Raises `Unauthorized`."""
+        ...
+
+    def jwks(self) -> dict[str, list[dict[str, str]]]:
+        """The public keys, as a JWK set (RFC 7517)."""
+        ...
+
+
+class _Claims(msgspec.Struct):
+    iss: str
+    aud: str
+    sub: str
+    jti: str
+    iat: int
+    nbf: int
+    exp: int
+    act: str
+    cost: int
+
+
+class HS256Signer:
+    """HMAC with SHA-256 under one shared secret (RFC 7518, section 3.2). It has no public keys."""
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret.encode()
+        self._key = OctKey.import_key(self._secret)
+        self._head = urlsafe_b64encode(b'{"alg":"HS256","typ":"JWT"}').rstrip(b"=") + b"."
+        self._encode = msgspec.json.Encoder().encode
+
+    def sign(self, ticket: Ticket) -> str:
+        """The compact JWS of the ticket's claims."""
+        issued = ticket.issued_at // 1000
+        claims = _Claims(
+            ISSUER, ticket.audience, ticket.user_id, ticket.id, issued, issued, ticket.expires_at // 1000,
+            ticket.action, ticket.cost,
+        )  # fmt: skip
+        signed = self._head + urlsafe_b64encode(self._encode(claims)).rstrip(b"=")
+        signature = urlsafe_b64encode(hmac.digest(self._secret, signed, "sha256")).rstrip(b"=")
+        return (signed + b"." + signature).decode("ascii")
+
+    def verify(self, token: str) -> TicketClaims:
+        """Check algorithm, signature, issuer and the claims' types."""
+        claims = verified_claims(token, self._key)
+        if claims.get("iss") != ISSUER:
+            raise Unauthorized("The token was not issued by this engine.")
+        try:
+            return msgspec.convert(claims, TicketClaims)
+        except msgspec.ValidationError:
+            raise Unauthorized("The token is not a ticket.") from None
+
+    def jwks(self) -> dict[str, list[dict[str, str]]]:
+        """An empty set: a shared secret is not published."""
+        return {"keys": []}
+
+
+class UserTokens:
+    """The tokens that name a user when `PLUCT_USER_AUTH=token`: HS256 under a secret that cannot make tickets."""
+
+    def __init__(self, secret: str) -> None:
+        self._key = OctKey.import_key(secret.encode())
+
+    def user_id(self, token: str, now: int) -> str:
+        """The user a token names at the time `now` (milliseconds). Raises `Unauthorized`."""
+        claims = verified_claims(token, self._key)
+        audience = claims.get("aud")
+        if audience != ISSUER and not (isinstance(audience, list) and ISSUER in audience):
+            raise Unauthorized("The user token is not meant for this engine.")
+        expires, starts = claims.get("exp"), claims.get("nbf", 0)
+        if not _is_number(expires) or expires * 1000 <= now:
+            raise Unauthorized("The user token has expired, or does not say when it will; sign in again.")
+        if not _is_number(starts) or starts * 1000 > now:
+            raise Unauthorized("The user token is not valid yet.")
+        user_id = claims.get("sub")
+        if not isinstance(user_id, str):
+            raise Unauthorized("The user token names no user.")
+        return user_id
+
+
+def verified_claims(token: str, key: OctKey) -> dict[str, Any]:
+    """The claims of an HS256 token with a good signature. Raises `Unauthorized` for anything else."""
+    if len(token) > TOKEN_LENGTH_MAX:
+        raise Unauthorized("The token is too long.")
+    try:
+        return jwt.decode(token, key, algorithms=["HS256"]).claims
+    except (JoseError, ValueError, TypeError, RecursionError):
+        raise Unauthorized("The token is not valid.") from None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def uuid7_source(clock: Callable[[], float] = time.time) -> Callable[[], str]:
+    """A maker of UUIDv7 in text form (RFC 9562, section 5.7), each larger than the one before it.
+
+    Within a millisecond the random part is counted upward from a random start, so that rows of one process land at
+    the end of their trees; a clock that steps back is waited out by counting on.
+    """
+    last = 0
+
+    def make() -> str:
+        nonlocal last
+        fresh = int(clock() * 1000) << 74 | int.from_bytes(os.urandom(9), "big") >> 1
+        last = fresh if fresh >> 74 > last >> 74 else last + 1 + int.from_bytes(os.urandom(4), "big")
+        stamp = last >> 74
+        high, low = (last >> 62) & 0xFFF, last & 0x3FFF_FFFF_FFFF_FFFF
+        text = f"{stamp << 80 | 0x7000 << 64 | high << 64 | 1 << 63 | low:032x}"
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+    return make
