@@ -1,0 +1,84 @@
+"""What a store promises, and which one an address names.
+
+A store takes commands, runs the rules over them batch by batch, and answers only what is durable. It is the only
+thing that knows a database; nothing above it speaks SQL.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from pluct.commands import Command, Expire
+from pluct.errors import Refusal
+from pluct.model import ApiKey, Entry, Outcome, Ticket, Wallet
+
+
+class Violation(msgspec.Struct, frozen=True):
+    """An invariant found broken: which one, where, and what was seen."""
+
+    invariant: str
+    subject: str
+    found: str
+
+
+class Store(Protocol):
+    """A durable ledger. Every method may raise `Unavailable`."""
+
+    async def open(self) -> None:
+        """Bring the schema up to date and be ready. Raises `SetupError`."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what is in flight and let go."""
+        ...
+
+    async def submit(self, command: Command) -> Outcome | Refusal:
+        """The command's outcome, once it is durable, or the rules' no."""
+        ...
+
+    async def wallet(self, user_id: str) -> Wallet | None:
+        """One user's wallet."""
+        ...
+
+    async def entries(self, user_id: str, limit: int, cursor: str | None) -> list[Entry]:
+        """The user's entries, newest first, from the one named by `cursor` on."""
+        ...
+
+    async def ticket(self, ticket_id: str) -> Ticket | None:
+        """One ticket."""
+        ...
+
+    async def due(self, now: int, grace_seconds: int, limit: int) -> list[Expire]:
+        """The sweeps that are due: at most `limit`, one per user."""
+        ...
+
+    async def api_key(self, secret_hash: bytes) -> ApiKey | None:
+        """The key with this secret, unless it is revoked."""
+        ...
+
+    async def api_keys(self) -> list[ApiKey]:
+        """All keys, oldest first, revoked ones too."""
+        ...
+
+    async def add_api_key(self, key: ApiKey) -> None:
+        """Keep a new key."""
+        ...
+
+    async def revoke_api_key(self, key_id: str, now: int) -> ApiKey | None:
+        """Revoke a key for good; None if there is no such key."""
+        ...
+
+    async def check(self, progress: Callable[[str, int, int], None]) -> list[Violation]:
+        """Verify every invariant over one consistent view of the whole ledger; `progress(step, done, total)`."""
+        ...
+
+
+def open_store(
+    path: Path, clock: Callable[[], int], next_id: Callable[[], str], *, serving: bool, batch_max: int = 256
+) -> Store:
+    """The store at this address. `serving` claims the file for this process: a second server is refused."""
+    from pluct.stores.sqlite import SqliteStore  # a store's driver is loaded only when it is used
+
+    return SqliteStore(path, clock, next_id, serving=serving, batch_max=batch_max)

@@ -1,0 +1,402 @@
+"""The ledger in one SQLite file.
+
+One connection writes, one batch at a time: fetch, decide and record run on the event loop, where nothing contends
+for the interpreter, and only COMMIT, which waits for the disk, runs in a thread while the loop gathers the next batch
+(docs/decisions/0002). `synchronous=FULL`: what is answered survives a power cut.
+
+A serving process holds a lock beside the file, so that a second server is refused. Other processes (the CLI) may
+write short transactions beside it: SQLite's own lock keeps them apart, and whoever finds it taken waits in a thread.
+"""
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from pluct import ledger
+from pluct.commands import Command, Expire, ticket_ids
+from pluct.errors import OutcomeUnknown, Refusal, SetupError, Unavailable
+from pluct.model import ApiKey, Claim, Entry, Lot, Outcome, Ticket, Vended, Wallet
+from pluct.stores import Violation, schema, sqlite_check
+from pluct.stores.batching import Batcher
+
+#: How long a writer waits for another process's transaction to end.
+BUSY_SECONDS_MAX = 5.0
+
+#: The environment's errors: nothing was recorded, and it is nobody's fault who asked.
+_ENVIRONMENT = frozenset(
+    {
+        sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_INTERNAL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOLFS,
+        sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PERM, sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_READONLY,
+    }
+)  # fmt: skip
+
+_WALLET = "SELECT user_id, available, held, debt, lots, entries, last_entry_id, updated_at FROM wallets "
+_TICKET = (
+    "SELECT id, user_id, action, audience, cost, settle, report_seconds, issued_at, expires_at, state, redeemed_at,"
+    " captured, returned, taken FROM tickets "
+)
+_ENTRY_COLUMNS = (
+    "id, user_id, number, previous_id, at, kind, amount, debit, credit, available_after, held_after,"
+    " ticket_id, grant_id, reference, reason, actor"
+)
+_HISTORY = f"""
+WITH RECURSIVE walk(step, {_ENTRY_COLUMNS}) AS (
+  SELECT 1, {_ENTRY_COLUMNS} FROM entries WHERE user_id = ?1 AND id = ?2
+  UNION ALL
+  SELECT walk.step + 1, {", ".join("e." + column for column in _ENTRY_COLUMNS.replace(",", "").split())}
+    FROM walk JOIN entries e ON e.id = walk.previous_id WHERE walk.step < ?3
+)
+SELECT {_ENTRY_COLUMNS} FROM walk
+"""
+_CLAIM = "SELECT user_id, fingerprint, outcome, at FROM claims WHERE key = ?"
+
+_PUT_WALLET = """
+INSERT INTO wallets (user_id, available, held, debt, entries, last_entry_id, next_expiry_at, updated_at, lots)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (user_id) DO UPDATE SET available = excluded.available, held = excluded.held, debt = excluded.debt,
+  entries = excluded.entries, last_entry_id = excluded.last_entry_id, next_expiry_at = excluded.next_expiry_at,
+  updated_at = excluded.updated_at, lots = excluded.lots
+"""
+_ADD_ENTRY = "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_ADD_TICKET = "INSERT INTO tickets VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_SETTLE_TICKET = "UPDATE tickets SET state = ?, redeemed_at = ?, captured = ?, returned = ?, due_at = ? WHERE id = ?"
+_PUT_CLAIM = "INSERT OR REPLACE INTO claims (key, user_id, fingerprint, at, outcome) VALUES (?, ?, ?, ?, ?)"
+
+_encode = msgspec.json.Encoder().encode
+_lots = msgspec.json.Decoder(tuple[Lot, ...]).decode
+_outcome: Callable[[str], Any] = msgspec.json.Decoder(Claim.__annotations__["outcome"]).decode
+
+
+class SqliteStore:
+    """The `Store` over one file. Made and used inside a running event loop."""
+
+    def __init__(
+        self, path: Path, clock: Callable[[], int], next_id: Callable[[], str], *, serving: bool, batch_max: int = 256
+    ) -> None:
+        self.path = path
+        self._clock = clock
+        self._next_id = next_id
+        self._serving = serving
+        self._batch_max = batch_max
+        self._lock: IO[str] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="pluct-commit")
+        self._write: sqlite3.Connection | None = None
+        self._read: sqlite3.Connection | None = None
+
+    # Opening and closing
+
+    async def open(self) -> None:
+        """Lock, migrate, connect. Raises `SetupError` with what to do about it."""
+        self._loop = asyncio.get_running_loop()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self._serving:
+                self._lock = _lock_file(self.path)
+            schema.migrate_sqlite(self.path)
+            self._connect()
+        except OSError as error:
+            raise SetupError(f"The ledger {self.path} cannot be opened: {error.strerror}.") from None
+        except sqlite3.DatabaseError as error:
+            raise SetupError(f"The ledger {self.path} cannot be opened: {error}.") from None
+        self._batcher = Batcher(self._transact, batch_max=self._batch_max)
+
+    async def close(self) -> None:
+        """Finish what is queued, then let go of the file."""
+        await self._batcher.close()
+        self._disconnect()
+        self._thread.shutdown()
+        if self._lock is not None:
+            self._lock.close()
+
+    def _connect(self) -> None:
+        self._write = connect(self.path, 0)
+        self._read = connect(self.path, BUSY_SECONDS_MAX)
+        self._read.execute("PRAGMA query_only = 1")
+
+    def _disconnect(self) -> None:
+        for connection in (self._read, self._write):
+            if connection is not None:
+                connection.close()
+        self._write = self._read = None
+
+    # Writing
+
+    async def submit(self, command: Command) -> Outcome | Refusal:
+        """See `Store.submit`."""
+        return await self._batcher.submit(command)
+
+    async def _transact(self, commands: Sequence[Command]) -> list[Outcome | Refusal]:
+        """Fetch, decide, record and commit one batch."""
+        connection = await self._begin()
+        try:
+            view = self._fetch(connection, commands)
+            now = self._clock()
+            outcomes = [ledger.decide(view, command, now) for command in commands]
+            if not view.changed:
+                connection.execute("ROLLBACK")
+                return outcomes
+            _record(connection, view)
+        except sqlite3.Error as error:
+            self._roll_back()
+            raise _translated(error) from error
+        except BaseException:
+            self._roll_back()
+            raise
+        try:
+            await self._loop.run_in_executor(self._thread, connection.execute, "COMMIT")
+        except sqlite3.Error as error:
+            self._roll_back()
+            raise OutcomeUnknown from error
+        return outcomes
+
+    async def _begin(self) -> sqlite3.Connection:
+        """Start a write transaction, reconnecting after an accident and waiting for a guest's lock in the thread."""
+        try:
+            if self._write is None:
+                self._connect()
+            assert self._write is not None
+            try:
+                self._write.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if _primary_code(error) != sqlite3.SQLITE_BUSY:
+                    raise
+                await self._loop.run_in_executor(self._thread, _begin_patiently, self._write)
+            return self._write
+        except sqlite3.Error as error:
+            self._disconnect()
+            raise _translated(error) from error
+
+    def _roll_back(self) -> None:
+        """Leave the transaction; closing the connection does that under any circumstances."""
+        self._disconnect()
+
+    def _fetch(self, connection: sqlite3.Connection, commands: Sequence[Command]) -> ledger.View:
+        """Load what the commands name: their claims, then tickets (also of remembered vends), then wallets."""
+        view = ledger.View(self._next_id)
+        execute = connection.execute
+        for command in commands:
+            for once in command.claims:
+                row = execute(_CLAIM, (once.key,)).fetchone()
+                if row is not None:
+                    user_id, fingerprint, outcome, at = row
+                    claim = view.claims[once.key] = Claim(once.key, user_id, fingerprint, _outcome(outcome), at)
+                    if isinstance(claim.outcome, Vended):
+                        self._fetch_ticket(execute, view, claim.outcome.ticket_id)
+            for ticket_id in ticket_ids(command):
+                self._fetch_ticket(execute, view, ticket_id)
+            user_id = command.user_id
+            if user_id not in view.wallets:
+                row = execute(_WALLET + "WHERE user_id = ?", (user_id,)).fetchone()
+                if row is not None:
+                    view.wallets[user_id] = _wallet(row)
+        return view
+
+    @staticmethod
+    def _fetch_ticket(execute: Callable[..., sqlite3.Cursor], view: ledger.View, ticket_id: str) -> None:
+        row = execute(_TICKET + "WHERE id = ?", (ticket_id,)).fetchone()
+        if row is not None:
+            view.tickets[ticket_id] = _ticket(row)
+
+    # Reading
+
+    async def wallet(self, user_id: str) -> Wallet | None:
+        """See `Store.wallet`."""
+        row = self._one(_WALLET + "WHERE user_id = ?", user_id)
+        return None if row is None else _wallet(row)
+
+    async def entries(self, user_id: str, limit: int, cursor: str | None) -> list[Entry]:
+        """See `Store.entries`: a walk back from the last entry; its cost is the length of the page."""
+        if cursor is None:
+            row = self._one("SELECT last_entry_id FROM wallets WHERE user_id = ?", user_id)
+            if row is None:
+                return []
+            cursor = row[0]
+        return [Entry(*row) for row in self._all(_HISTORY, user_id, cursor, limit)]
+
+    async def ticket(self, ticket_id: str) -> Ticket | None:
+        """See `Store.ticket`."""
+        row = self._one(_TICKET + "WHERE id = ?", ticket_id)
+        return None if row is None else _ticket(row)
+
+    async def due(self, now: int, grace_seconds: int, limit: int) -> list[Expire]:
+        """See `Store.due`: two index reads."""
+        tickets: dict[str, list[str]] = {}
+        for user_id, ticket_id in self._all(
+            "SELECT user_id, id FROM tickets WHERE due_at <= ? ORDER BY due_at LIMIT ?", now, limit
+        ):
+            tickets.setdefault(user_id, []).append(ticket_id)
+        for (user_id,) in self._all(
+            "SELECT user_id FROM wallets WHERE next_expiry_at <= ? ORDER BY next_expiry_at LIMIT ?",
+            now, limit - len(tickets),
+        ):  # fmt: skip
+            tickets.setdefault(user_id, [])
+        return [Expire(user_id, grace_seconds, tuple(ids)) for user_id, ids in tickets.items()]
+
+    async def api_key(self, secret_hash: bytes) -> ApiKey | None:
+        """See `Store.api_key`."""
+        row = self._one("SELECT * FROM api_keys WHERE secret_hash = ? AND revoked_at IS NULL", secret_hash)
+        return None if row is None else ApiKey(*row)
+
+    async def api_keys(self) -> list[ApiKey]:
+        """See `Store.api_keys`."""
+        return [ApiKey(*row) for row in self._all("SELECT * FROM api_keys ORDER BY created_at, id")]
+
+    async def add_api_key(self, key: ApiKey) -> None:
+        """See `Store.add_api_key`."""
+        await self._administer(
+            "INSERT INTO api_keys VALUES (?, ?, ?, ?, ?, ?)",
+            (key.id, key.role, key.name, key.secret_hash, key.created_at, key.revoked_at),
+        )
+
+    async def revoke_api_key(self, key_id: str, now: int) -> ApiKey | None:
+        """See `Store.revoke_api_key`."""
+        await self._administer("UPDATE api_keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL", (now, key_id))
+        row = self._one("SELECT * FROM api_keys WHERE id = ?", key_id)
+        return None if row is None else ApiKey(*row)
+
+    async def check(self, progress: Callable[[str, int, int], None]) -> list[Violation]:
+        """See `Store.check`: on a connection of its own, in a thread of its own."""
+        try:
+            return await asyncio.to_thread(sqlite_check.check, self.path, progress)
+        except sqlite3.Error as error:
+            raise _translated(error) from error
+
+    def _one(self, sql: str, *values: object) -> Any:
+        rows = self._all(sql, *values)
+        return rows[0] if rows else None
+
+    def _all(self, sql: str, *values: object) -> list[Any]:
+        """Read on the event loop: every query here is a few index look-ups, bounded by its limit."""
+        try:
+            if self._read is None:
+                self._connect()
+            assert self._read is not None
+            return self._read.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            raise _translated(error) from error
+
+    async def _administer(self, sql: str, values: tuple[object, ...]) -> None:
+        """One rare statement, as a guest of our own batches."""
+
+        def run() -> None:
+            connection = connect(self.path, BUSY_SECONDS_MAX)
+            try:
+                connection.execute(sql, values)
+            finally:
+                connection.close()
+
+        try:
+            await asyncio.to_thread(run)
+        except sqlite3.Error as error:
+            raise _translated(error) from error
+
+
+def connect(path: Path, busy_seconds: float) -> sqlite3.Connection:
+    """A connection as the ledger needs it: autocommit, write-ahead log, durable at COMMIT."""
+    connection = sqlite3.connect(
+        path, timeout=busy_seconds, isolation_level=None, check_same_thread=False, cached_statements=64
+    )
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA cache_size = -32768")  # KiB: what keeps memory flat
+    return connection
+
+
+def _record(connection: sqlite3.Connection, view: ledger.View) -> None:
+    """Write what the view says has changed."""
+    executemany = connection.executemany
+    if view.changed_claims:
+        executemany(
+            _PUT_CLAIM,
+            [(c.key, c.user_id, c.fingerprint, c.at, _encode(c.outcome).decode()) for c in view.changed_claims.values()],
+        )
+    if view.changed_wallets:
+        executemany(_PUT_WALLET, [_wallet_row(wallet) for wallet in view.changed_wallets.values()])
+    if view.new_tickets:
+        executemany(_ADD_TICKET, [_ticket_row(ticket) for ticket in view.new_tickets.values()])
+    if view.changed_tickets:
+        executemany(
+            _SETTLE_TICKET,
+            [(t.state, t.redeemed_at, t.captured, t.returned, t.due_at, t.id) for t in view.changed_tickets.values()],
+        )
+    if view.entries:
+        executemany(_ADD_ENTRY, [_entry_row(entry) for entry in view.entries])
+    if view.probed_at is not None:
+        connection.execute("INSERT OR REPLACE INTO probe VALUES (1, ?)", (view.probed_at,))
+
+
+def _wallet(row: Any) -> Wallet:
+    user_id, available, held, debt, lots, entries, last_entry_id, updated_at = row
+    return Wallet(user_id, available, held, debt, _lots(lots), entries, last_entry_id, updated_at)
+
+
+def _wallet_row(w: Wallet) -> tuple[object, ...]:
+    lots = _encode(w.lots).decode()
+    return w.user_id, w.available, w.held, w.debt, w.entries, w.last_entry_id, w.next_expiry_at, w.updated_at, lots
+
+
+def _ticket(row: Any) -> Ticket:
+    *columns, taken = row
+    return Ticket(*columns, _lots(taken))
+
+
+def _ticket_row(t: Ticket) -> tuple[object, ...]:
+    return (
+        t.id, t.user_id, t.action, t.audience, t.cost, t.settle, t.report_seconds, t.issued_at, t.expires_at, t.state,
+        t.redeemed_at, t.captured, t.returned, t.due_at, _encode(t.taken).decode(),
+    )  # fmt: skip
+
+
+def _entry_row(e: Entry) -> tuple[object, ...]:
+    return (
+        e.id, e.user_id, e.number, e.previous_id, e.at, e.kind, e.amount, e.debit, e.credit, e.available_after,
+        e.held_after, e.ticket_id, e.grant_id, e.reference, e.reason, e.actor,
+    )  # fmt: skip
+
+
+def _begin_patiently(connection: sqlite3.Connection) -> None:
+    connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS_MAX * 1000)}")
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    finally:
+        connection.execute("PRAGMA busy_timeout = 0")
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    """SQLite's primary result code: the low byte of the extended one."""
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+
+
+def _translated(error: sqlite3.Error) -> Exception:
+    """The environment's errors as `Unavailable`; an error of ours stays what it is."""
+    if _primary_code(error) in _ENVIRONMENT:
+        return Unavailable(f"The ledger cannot be written now ({error}); try again shortly.")
+    return error
+
+
+def _lock_file(path: Path) -> IO[str]:
+    """Claim the file for this server, until the process ends, however it ends."""
+    lock = open(path.with_name(path.name + ".lock"), "a+", encoding="ascii")  # noqa: SIM115
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        owner = lock.read(20).strip() or "unknown"
+        lock.close()
+        raise SetupError(
+            f"Another server (process {owner}) already serves {path}. One SQLite file has one server: stop that one, "
+            "or give this one another DATABASE_URL."
+        ) from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
