@@ -105,5 +105,3 @@ def _answer(future: asyncio.Future[Outcome | Refusal], fault: Fault) -> None:
     """Fail one waiter with a fault of its own: an exception shared by many grows a traceback with each."""
     if not future.done():
         future.set_exception(type(fault)(fault.sentence))
-
-

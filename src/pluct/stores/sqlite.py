@@ -317,7 +317,10 @@ def _record(connection: sqlite3.Connection, view: ledger.View) -> None:
     if view.changed_claims:
         executemany(
             _PUT_CLAIM,
-            [(c.key, c.user_id, c.fingerprint, c.at, _encode(c.outcome).decode()) for c in view.changed_claims.values()],
+            [
+                (c.key, c.user_id, c.fingerprint, c.at, _encode(c.outcome).decode())
+                for c in view.changed_claims.values()
+            ],
         )
     if view.changed_wallets:
         executemany(_PUT_WALLET, [_wallet_row(wallet) for wallet in view.changed_wallets.values()])

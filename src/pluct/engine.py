@@ -1,0 +1,223 @@
+"""What the business can do: one method per verb. Build the command, submit it, sign, count.
+
+Everything it needs is handed in. Refusals and faults are raised; every other answer is durable.
+"""
+
+import getpass
+import hashlib
+import secrets
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
+
+from pluct.catalog import Catalog
+from pluct.commands import Adjust, Capture, Command, Fund, Once, Probe, Redeem, Vend, Void, once, once_by_reference
+from pluct.errors import (
+    AmountTooLarge,
+    InvalidRequest,
+    PluctError,
+    Refusal,
+    TicketNotFound,
+    Unauthorized,
+    WalletNotFound,
+)
+from pluct.model import (
+    AMOUNT_MAX,
+    PRIORITY_DEFAULT,
+    Adjusted,
+    ApiKey,
+    Category,
+    Changed,
+    Entry,
+    Granted,
+    Outcome,
+    Role,
+    Ticket,
+    Vended,
+    Wallet,
+)
+from pluct.observe import Observer
+from pluct.stores import Store
+from pluct.tickets import Signer, UserTokens
+
+_Outcome = TypeVar("_Outcome", bound=Outcome)
+
+PAGE_MAX = 200
+SWEEP_MAX = 500
+
+
+class Vending(msgspec.Struct, frozen=True):
+    """A vended ticket with its token."""
+
+    token: str
+    ticket: Ticket
+    available_after: int
+    replayed: bool
+
+
+class Engine:
+    """The verbs of the business over a store."""
+
+    def __init__(
+        self, store: Store, signer: Signer, user_tokens: UserTokens, catalog: Catalog, observer: Observer,
+        clock: Callable[[], int], next_id: Callable[[], str], grace_seconds: int,
+    ) -> None:  # fmt: skip
+        self.store, self.signer, self.catalog, self.observer = store, signer, catalog, observer
+        self._user_tokens, self._clock, self._next_id, self._grace_seconds = user_tokens, clock, next_id, grace_seconds
+
+    async def vend(
+        self, user_id: str, action: str = "default", cost: int | None = None, key: str | None = None
+    ) -> Vending:
+        """Sell one action: a ticket for the user's credits."""
+        sold, price = self.catalog.hold(action, cost)
+        claims = () if key is None else (once("vend", user_id, key, user_id, action, cost),)
+        command = Vend(
+            user_id, self._next_id(), action, sold.audience, price, sold.ttl_seconds, sold.settle, sold.report_seconds,
+            claims,
+        )  # fmt: skip
+        vended = await self._submit(command, Vended, "vend", price)
+        assert vended.ticket is not None
+        return Vending(self.signer.sign(vended.ticket), vended.ticket, vended.available_after, vended.replayed)
+
+    async def grant(
+        self, user_id: str, amount: int, *, source: str, actor: str, category: Category = "paid",
+        priority: int = PRIORITY_DEFAULT, expires_at: int | None = None, reference: str | None = None,
+        reason: str | None = None, claim: Once | None = None,
+    ) -> Granted:  # fmt: skip
+        """Give credits. One reference is granted once, whoever it names."""
+        claims = () if claim is None else (claim,)
+        if reference is not None:
+            claims += (once_by_reference(reference, user_id, amount),)
+        command = Fund(
+            user_id, self._next_id(), _amount(amount), source, category, priority, expires_at, reference, reason, actor,
+            claims,
+        )  # fmt: skip
+        return await self._submit(command, Granted, "grant", amount)
+
+    async def adjust(self, user_id: str, amount: int, reason: str, actor: str, claim: Once | None = None) -> Adjusted:
+        """Give or take credits by hand."""
+        if amount == 0:
+            raise InvalidRequest("amount must not be 0: give a positive or a negative number of credits.")
+        _amount(abs(amount))
+        claims = () if claim is None else (claim,)
+        return await self._submit(Adjust(user_id, self._next_id(), amount, reason, actor, claims), Adjusted, "adjust")
+
+    async def redeem(self, token: str, claim: Once | None = None) -> Changed:
+        """Accept a ticket, once."""
+        said = self.signer.verify(token)
+        if said.aud not in self.catalog.audiences:
+            raise Unauthorized("The token is for an audience this engine does not sell to.")
+        claims = () if claim is None else (claim,)
+        return await self._submit(Redeem(said.sub, said.jti, said.aud, claims), Changed, "redeem")
+
+    async def capture(self, ticket_id: str, amount: int | None, claim: Once | None = None) -> Changed:
+        """Keep all or part of a redeemed ticket's hold."""
+        ticket = await self.ticket(ticket_id)
+        claims = () if claim is None else (claim,)
+        command = Capture(ticket.user_id, ticket_id, amount, self._grace_seconds, claims)
+        return await self._submit(command, Changed, "capture")
+
+    async def void(self, ticket_id: str, reason: str, actor: str, claim: Once | None = None) -> Changed:
+        """Give a ticket's credits back."""
+        ticket = await self.ticket(ticket_id)
+        claims = () if claim is None else (claim,)
+        command = Void(ticket.user_id, ticket_id, self._grace_seconds, reason, actor, claims)
+        return await self._submit(command, Changed, "void")
+
+    async def balance(self, user_id: str) -> Wallet:
+        """The user's wallet; an unknown user's is empty."""
+        return await self.store.wallet(user_id) or Wallet(user_id)
+
+    async def wallet(self, user_id: str) -> Wallet:
+        """The user's wallet, which must exist."""
+        wallet = await self.store.wallet(user_id)
+        if wallet is None:
+            raise WalletNotFound
+        return wallet
+
+    async def history(self, user_id: str, limit: int, cursor: str | None) -> tuple[list[Entry], str | None]:
+        """A page of entries, newest first, and the cursor of the next page."""
+        await self.wallet(user_id)
+        entries = await self.store.entries(user_id, limit, cursor)
+        if not entries:
+            raise InvalidRequest("cursor is not one this wallet's history gave.")
+        return entries, entries[-1].previous_id
+
+    async def ticket(self, ticket_id: str) -> Ticket:
+        """One ticket."""
+        ticket = await self.store.ticket(ticket_id)
+        if ticket is None:
+            raise TicketNotFound
+        return ticket
+
+    async def sweep(self) -> int:
+        """Expire what is due: at most `SWEEP_MAX` users' at once. Returns how many users were due."""
+        due = await self.store.due(self._clock(), self._grace_seconds, SWEEP_MAX)
+        for command in due:
+            await self._raw(command)
+        return len(due)
+
+    async def probe(self) -> None:
+        """Have the store commit something."""
+        await self._raw(Probe())
+
+    async def create_key(self, role: Role, name: str) -> tuple[ApiKey, str]:
+        """A new API key and its secret, which is not kept."""
+        secret = f"pluct_{role}_{secrets.token_urlsafe(32)}"
+        key = ApiKey("key_" + secrets.token_hex(8), role, name, hash_secret(secret), self._clock())
+        await self.store.add_api_key(key)
+        return key, secret
+
+    async def revoke_key(self, key_id: str) -> ApiKey | None:
+        """Revoke a key for good."""
+        return await self.store.revoke_api_key(key_id, self._clock())
+
+    async def api_key(self, secret: str) -> ApiKey:
+        """Whose secret this is."""
+        key = await self.store.api_key(hash_secret(secret))
+        if key is None:
+            raise Unauthorized("This API key is unknown or revoked.")
+        return key
+
+    def user_of(self, token: str) -> str:
+        """Whom a user token names."""
+        return self._user_tokens.user_id(token, self._clock())
+
+    async def _raw(self, command: Command) -> Outcome:
+        outcome = await self.store.submit(command)
+        if isinstance(outcome, Refusal):
+            raise outcome
+        return outcome
+
+    async def _submit(self, command: Command, kind: type[_Outcome], verb: str, credits: int = 0) -> _Outcome:
+        try:
+            outcome = await self._raw(command)
+        except PluctError as error:
+            self.observer.verb(verb, error.code)
+            raise
+        assert isinstance(outcome, kind)
+        replayed = getattr(outcome, "replayed", False)
+        self.observer.verb(verb, "replayed" if replayed else "ok", 0 if replayed else credits)
+        return outcome
+
+
+def hash_secret(secret: str) -> bytes:
+    """What is kept of an API key's secret: it is random and long, so a plain hash does."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
+
+
+def _amount(amount: int) -> int:
+    if amount > AMOUNT_MAX:
+        raise AmountTooLarge
+    if amount < 1:
+        raise InvalidRequest(f"amount must be a whole number from 1 to {AMOUNT_MAX}.")
+    return amount
+
+
+def local_actor() -> str:
+    """Who sits at this terminal."""
+    try:
+        return "cli:" + getpass.getuser()
+    except (KeyError, OSError):
+        return "cli"

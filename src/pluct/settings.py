@@ -1,0 +1,162 @@
+"""All settings as one frozen value: environment first, then `pluct.toml`. All problems are reported at once.
+
+Nothing here reads the process's environment: `load` is handed one.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pluct.catalog import Action, Catalog
+from pluct.errors import SetupError
+
+DEVELOPMENT_SECRETS = {
+    "WEBHOOK_SECRET": "local-dev-webhook-secret-never-use-in-prod-67890",
+    "JWT_SECRET": "local-dev-jwt-secret-never-use-in-prod-24680",
+    "USER_TOKEN_SECRET": "local-dev-user-token-secret-never-use-in-prod-13579",
+}
+DEFAULTS = {
+    "PLUCT_ENV": "development",
+    "DATABASE_URL": "sqlite:///data/pluct.db",
+    "PLUCT_SIGNING": "HS256",
+    "PLUCT_USER_AUTH": "open",
+    "PLUCT_HOST": "127.0.0.1",
+    "PLUCT_PORT": "8787",
+    "RETURNED_GRACE_SECONDS": "86400",
+}
+NAMES = (*DEFAULTS, *DEVELOPMENT_SECRETS)
+SECRET_BYTES_MIN = 32
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What the engine was told. Its `repr` shows no secret."""
+
+    env: str
+    database: Path
+    webhook_secrets: tuple[str, ...]
+    jwt_secret: str
+    user_token_secret: str
+    user_auth: str
+    host: str
+    port: int
+    returned_grace_seconds: int
+    catalog: Catalog
+
+    def __repr__(self) -> str:
+        return f"Settings(env={self.env!r}, database={str(self.database)!r}, user_auth={self.user_auth!r})"
+
+
+def load(environ: Mapping[str, str], cwd: Path) -> Settings:
+    """The settings, or a `SetupError` that names every problem."""
+    problems: list[str] = []
+    file = cwd / environ.get("PLUCT_CONFIG", "pluct.toml")
+    document = _read(file, problems)
+    actions = _actions(document.pop("actions", {}), file, problems)
+    values = {name: environ[name] for name in NAMES if name in environ and name != "RETURNED_GRACE_SECONDS"}
+    for key, value in document.items():
+        name = next((n for n in (key.upper(), "PLUCT_" + key.upper()) if n in NAMES), None)
+        if name is None:
+            problems.append(f"{file}: unknown key {key!r}; see docs/settings.md for the known ones.")
+        elif isinstance(value, list) and name == "WEBHOOK_SECRET" and all(isinstance(v, str) for v in value):
+            values.setdefault(name, ",".join(value))
+        elif not isinstance(value, str | int) or isinstance(value, bool):
+            problems.append(f"{file}: {key} must be a string or a whole number.")
+        else:
+            values.setdefault(name, str(value))
+    stated = set(values)
+    for name, default in DEFAULTS.items():
+        values.setdefault(name, default)
+
+    def one_of(name: str, *choices: str) -> str:
+        if values[name] not in choices:
+            problems.append(f"{name} must be {' or '.join(choices)}, not {values[name]!r}.")
+        return values[name]
+
+    def whole(name: str, most: int) -> int:
+        text = values[name]
+        if not (text.isascii() and text.isdigit() and len(text) < 12 and int(text) <= most):
+            problems.append(f"{name} must be a whole number from 0 to {most}, not {text!r}.")
+            return 0
+        return int(text)
+
+    production = one_of("PLUCT_ENV", "development", "production") == "production"
+    if production and "PLUCT_USER_AUTH" not in stated:
+        problems.append("PLUCT_USER_AUTH must be stated in production: token, or open if every user id is believed.")
+    user_auth = one_of("PLUCT_USER_AUTH", "open", "token")
+    if values["PLUCT_SIGNING"] != "HS256":
+        problems.append("PLUCT_SIGNING must be HS256: this version signs with nothing else.")
+    webhook, jwt, user_token = _secrets(values, production, user_auth, problems)
+    settings = Settings(
+        values["PLUCT_ENV"], _database(values["DATABASE_URL"], cwd, problems), webhook, jwt, user_token, user_auth,
+        values["PLUCT_HOST"], whole("PLUCT_PORT", 65535), whole("RETURNED_GRACE_SECONDS", 315_360_000),
+        Catalog({"default": Action()} | actions),
+    )  # fmt: skip
+    if problems:
+        raise SetupError("The engine cannot start:\n" + "\n".join("- " + problem for problem in problems))
+    return settings
+
+
+def _read(file: Path, problems: list[str]) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_bytes().decode("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        problems.append(f"{file} cannot be read: {error.strerror}.")
+    except ValueError as error:
+        problems.append(f"{file} is not valid TOML: {error}.")
+    return {}
+
+
+def _actions(tables: Any, file: Path, problems: list[str]) -> dict[str, Action]:
+    actions: dict[str, Action] = {}
+    if not isinstance(tables, dict):
+        problems.append(f"{file}: actions must be tables, as in [actions.default].")
+        return actions
+    for name, table in tables.items():
+        try:
+            action = msgspec.convert(table, Action)
+        except msgspec.ValidationError as error:
+            problems.append(f"{file}: [actions.{name}]: {error}.")
+            continue
+        problems += [f"{file}: [actions.{name}]: {problem}." for problem in action.problems()]
+        actions[name] = action
+    return actions
+
+
+def _secrets(
+    values: dict[str, str], production: bool, user_auth: str, problems: list[str]
+) -> tuple[tuple[str, ...], str, str]:
+    found: dict[str, tuple[str, ...]] = {}
+    for name, development in DEVELOPMENT_SECRETS.items():
+        needed = name != "USER_TOKEN_SECRET" or user_auth == "token"
+        if production and needed and name not in values:
+            problems.append(f"{name} must be set in production, to at least {SECRET_BYTES_MIN} random bytes.")
+        text = values.get(name, "" if production else development)
+        secrets = tuple(part.strip() for part in text.split(",")) if name == "WEBHOOK_SECRET" else (text,)
+        if name in values and not all(secrets):
+            problems.append(f"{name} is set but empty; set it to a random secret, or unset it in development.")
+        if production and name in values:
+            if any(secret in DEVELOPMENT_SECRETS.values() for secret in secrets):
+                problems.append(f"{name} is a development secret; production needs one of its own.")
+            elif any(len(secret.encode()) < SECRET_BYTES_MIN for secret in secrets):
+                problems.append(f"{name} is shorter than {SECRET_BYTES_MIN} bytes; use a longer random secret.")
+        found[name] = secrets
+    jwt, user_token = found["JWT_SECRET"][0], found["USER_TOKEN_SECRET"][0]
+    if jwt and jwt == user_token:
+        problems.append("JWT_SECRET and USER_TOKEN_SECRET must differ: who names users must not make tickets.")
+    if production and ({jwt, user_token} - {""}) & set(found["WEBHOOK_SECRET"]):
+        problems.append("WEBHOOK_SECRET must differ from the other secrets.")
+    return found["WEBHOOK_SECRET"], jwt, user_token
+
+
+def _database(url: str, cwd: Path, problems: list[str]) -> Path:
+    prefix = "sqlite:///"
+    if url.startswith(("postgresql:", "postgres:")):
+        problems.append("DATABASE_URL: this version keeps its ledger in SQLite only: sqlite:///path/to/file.db.")
+    elif not url.startswith(prefix) or not url[len(prefix) :] or "?" in url or ":memory:" in url:
+        problems.append("DATABASE_URL must be sqlite:///relative/path.db or sqlite:////absolute/path.db.")
+    return cwd / url.removeprefix(prefix)
