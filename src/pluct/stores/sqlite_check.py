@@ -36,7 +36,8 @@ CHECKS = {
     "a balance is the sum of its entries, counted without a gap": """
         SELECT coalesce(w.user_id, e.user_id),
                'wallet ' || coalesce(w.available || '/' || w.held || '/' || w.debt || ' after ' || w.entries, 'none')
-               || ', entries ' || coalesce(e.available || '/' || e.held || '/' || e.debt || ' after ' || e.entries, 'none')
+               || ', entries '
+               || coalesce(e.available || '/' || e.held || '/' || e.debt || ' after ' || e.entries, 'none')
         FROM wallets w FULL JOIN (
           SELECT user_id, count(*) AS entries, max(number) AS last,
                  sum(amount * ((credit = 'user:' || user_id) - (debit = 'user:' || user_id))) AS available,

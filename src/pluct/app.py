@@ -1,0 +1,107 @@
+"""Where everything is wired, and the server that runs it."""
+
+import asyncio
+import gc
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import uvicorn
+import uvloop
+from starlette.types import ASGIApp
+
+from pluct.engine import Engine
+from pluct.errors import PluctError
+from pluct.observe import LogHandler, LogWriter, Observer
+from pluct.settings import Settings
+from pluct.stores import open_store
+from pluct.tickets import HS256Signer, UserTokens, uuid7_source
+from pluct.web.access import Access
+from pluct.web.routes import application
+
+log = logging.getLogger("pluct")
+
+SWEEP_SECONDS = 1.0
+
+
+def now_ms() -> int:
+    """The wall clock."""
+    return time.time_ns() // 1_000_000
+
+
+def build_engine(settings: Settings, observer: Observer, *, serving: bool) -> Engine:
+    """The engine over the store the settings name. The store is still to be opened."""
+    next_id = uuid7_source()
+    store = open_store(settings.database, now_ms, next_id, serving=serving)
+    tokens = UserTokens(settings.user_token_secret or "unused: every user id is believed")
+    return Engine(
+        store, HS256Signer(settings.jwt_secret), tokens, settings.catalog, observer, now_ms, next_id,
+        settings.returned_grace_seconds,
+    )  # fmt: skip
+
+
+def build(settings: Settings, engine: Engine) -> ASGIApp:
+    """The site over an engine whose store is open; it sweeps while it runs."""
+
+    @asynccontextmanager
+    async def lifespan(app: object) -> AsyncIterator[None]:
+        sweeper = asyncio.create_task(_sweep(engine))
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 20)
+        try:
+            yield
+        finally:
+            sweeper.cancel()
+            with suppress(asyncio.CancelledError):
+                await sweeper
+
+    return application(engine, Access(settings.user_auth, settings.webhook_secrets), lifespan)
+
+
+async def _sweep(engine: Engine) -> None:
+    """Give back and expire what is due, every second; a store that is down is asked again the next time."""
+    while True:
+        try:
+            await engine.sweep()
+        except PluctError as error:
+            log.warning("the sweep was put off: %s", error.sentence)
+        except Exception:
+            log.exception("the sweep failed")
+        await asyncio.sleep(SWEEP_SECONDS)
+
+
+class _Server(uvicorn.Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            print(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; then finish what is in flight."""
+    writer = LogWriter(sys.stderr.fileno())
+    logging.basicConfig(level=logging.WARNING, handlers=[LogHandler(writer)])
+    engine = build_engine(settings, Observer(writer), serving=True)
+
+    async def run() -> None:
+        await engine.store.open()
+        try:
+            config = uvicorn.Config(
+                build(settings, engine), settings.host, settings.port, loop="uvloop", http="httptools", ws="none",
+                log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=30,
+            )  # fmt: skip
+            await _Server(config).serve()
+        finally:
+            await engine.store.close()
+
+    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises the signal again once it is done: then it is spent
+        signal.signal(number, lambda *_: None)
+    try:
+        uvloop.run(run())
+    finally:
+        writer.close()

@@ -1,0 +1,121 @@
+"""Who asks, and whether they may: keys, the webhook secret, user tokens, and ids as the contract takes them."""
+
+import hmac
+import re
+from collections.abc import Awaitable, Callable
+
+from pluct.commands import Once, once
+from pluct.engine import Engine
+from pluct.errors import Forbidden, InvalidRequest, Unauthorized
+from pluct.web.endpoint import Call, Caller
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+TEXT_LENGTH_MAX = 200
+
+Authorise = Callable[[Engine, Call], Awaitable[Caller]]
+
+
+class Access:
+    """The doors, as they are set up."""
+
+    def __init__(self, user_auth: str, webhook_secrets: tuple[str, ...]) -> None:
+        self._open = user_auth == "open"
+        self._webhook_secrets = tuple(secret.encode() for secret in webhook_secrets)
+
+    def key(self, *roles: str) -> Authorise:
+        """For API keys of these roles; the webhook secret acts as `mint`."""
+
+        async def authorise(engine: Engine, call: Call) -> Caller:
+            return await self._by_key(engine, call, roles)
+
+        return authorise
+
+    def user(self, *roles: str) -> Authorise:
+        """For the user themselves (in open mode: anyone), and for API keys of these roles, if any."""
+
+        async def authorise(engine: Engine, call: Call) -> Caller:
+            if self._open:
+                return Caller("", "anyone")
+            return await self._token_or_key(engine, call, roles)
+
+        return authorise
+
+    def own(self, *roles: str) -> Authorise:
+        """For a user with a token, and for API keys of these roles; never for anyone."""
+
+        async def authorise(engine: Engine, call: Call) -> Caller:
+            if self._open:
+                return await self._by_key(engine, call, roles)
+            return await self._token_or_key(engine, call, roles)
+
+        return authorise
+
+    async def _token_or_key(self, engine: Engine, call: Call, roles: tuple[str, ...]) -> Caller:
+        bearer = _bearer(call)
+        if bearer is not None and bearer.count(".") == 2:
+            user_id = engine.user_of(bearer)
+            return Caller("user:" + user_id, "user", text(user_id, "the token's sub"))
+        if not roles:
+            raise Unauthorized("A user token is required: Authorization: Bearer <token>.")
+        return await self._by_key(engine, call, roles)
+
+    async def _by_key(self, engine: Engine, call: Call, roles: tuple[str, ...]) -> Caller:
+        given = call.headers.get(b"x-webhook-secret")
+        if given is not None:
+            matches = [hmac.compare_digest(given, secret) for secret in self._webhook_secrets]
+            if not any(matches):
+                raise Unauthorized
+            caller = Caller("webhook", "mint")
+        else:
+            secret = call.headers.get(b"x-api-key", b"").decode("latin-1") or _bearer(call)
+            if not secret:
+                raise Unauthorized("An API key is required: Authorization: Bearer <key>.")
+            key = await engine.api_key(secret)
+            caller = Caller("key:" + key.id, key.role, None, key)
+        if caller.role not in roles:
+            raise Forbidden(f"This needs a key with the role {' or '.join(roles)}; this one is {caller.role}.")
+        return caller
+
+
+def _bearer(call: Call) -> str | None:
+    scheme, _, credentials = call.headers.get(b"authorization", b"").partition(b" ")
+    return credentials.strip().decode("latin-1") if scheme.lower() == b"bearer" else None
+
+
+def text(value: str, name: str) -> str:
+    """A short text as ids, keys and references are: 1 to 200 characters, none of them a control character."""
+    if not 1 <= len(value) <= TEXT_LENGTH_MAX or _CONTROL.search(value):
+        raise InvalidRequest(f"{name} must be 1 to {TEXT_LENGTH_MAX} characters, without control characters.")
+    return value
+
+
+def user_id(call: Call, given: str | None) -> str:
+    """Whose wallet it is: the token's user, then the one named, then the header's."""
+    if call.caller.user_id is not None:
+        if given is not None and given != call.caller.user_id:
+            raise Forbidden("The user token names another user.")
+        given = call.caller.user_id
+    elif given is None:
+        header = call.headers.get(b"x-user-id")
+        if header is None:
+            raise InvalidRequest("userId is required.")
+        try:
+            given = header.decode("utf-8")
+        except UnicodeDecodeError:
+            raise InvalidRequest("X-User-Id is not valid UTF-8.") from None
+    call.user_id = text(given, "userId")
+    return given
+
+
+def idempotency_key(call: Call, given: str | None) -> str | None:
+    """The request's key: the header's, or else the body's."""
+    header = call.headers.get(b"idempotency-key")
+    if header is not None:
+        return text(header.decode("utf-8", "replace"), "Idempotency-Key")
+    return None if given is None else text(given, "clientRequestId")
+
+
+def claim(call: Call, operation: str, given: str | None, *request: object) -> Once | None:
+    """The claim of the request's key, in the caller's own scope."""
+    key = idempotency_key(call, given)
+    return None if key is None else once(operation, call.caller.id, key, *request)

@@ -1,0 +1,75 @@
+"""The seed's two routes, byte for byte: `POST /vend-token` and `POST /add-credits`."""
+
+import msgspec
+
+from pluct.engine import Engine
+from pluct.errors import InvalidRequest, PluctError
+from pluct.web import access
+from pluct.web.endpoint import Answer, Call, error_headers
+
+
+class VendBody(msgspec.Struct, rename="camel"):
+    """Who spends a credit."""
+
+    user_id: str | None = None
+    client_request_id: str | None = None
+
+
+class VendAnswer(msgspec.Struct):
+    """The ticket."""
+
+    token: str
+
+
+class AddBody(msgspec.Struct, rename="camel"):
+    """Who gets how many credits, and for which payment."""
+
+    user_id: str | None = None
+    amount: int | None = None
+    reference: str | None = None
+    client_request_id: str | None = None
+
+
+class AddAnswer(msgspec.Struct, rename="camel"):
+    """What can be spent now."""
+
+    success: bool
+    new_balance: int
+
+
+async def vend_token(engine: Engine, call: Call) -> Answer:
+    """Spend a credit on the default action."""
+    body: VendBody = call.body
+    if not body.user_id and call.caller.user_id is None and (body.user_id == "" or b"x-user-id" not in call.headers):
+        raise InvalidRequest("User ID is required")
+    user = access.user_id(call, body.user_id)
+    vending = await engine.vend(user, key=access.idempotency_key(call, body.client_request_id))
+    return Answer(VendAnswer(vending.token), replayed=vending.replayed)
+
+
+async def add_credits(engine: Engine, call: Call) -> Answer:
+    """Grant bought credits."""
+    body: AddBody = call.body
+    if not body.user_id or body.amount is None or body.amount < 1:
+        raise InvalidRequest("User ID and positive amount are required")
+    call.user_id = access.text(body.user_id, "userId")
+    reference = None if body.reference is None else access.text(body.reference, "reference")
+    fingerprint = (body.user_id, body.amount, "paid", None, 50, reference, None)
+    granted = await engine.grant(
+        body.user_id, body.amount, source="webhook", actor=call.caller.id, reference=reference,
+        claim=access.claim(call, "add", body.client_request_id, *fingerprint),
+    )  # fmt: skip
+    return Answer(AddAnswer(True, granted.available_after), replayed=granted.replayed)
+
+
+_SENTENCES = {
+    "insufficient_credits": "Insufficient credits",
+    "wallet_frozen": "Wallet frozen",
+    "unauthorized": "Unauthorized",
+}
+
+
+def shape(error: PluctError, call: Call) -> Answer:
+    """An error as the seed tells it: one sentence, and 403 where `/v1` says 402."""
+    status = 403 if error.status == 402 else error.status
+    return Answer({"error": _SENTENCES.get(error.code, error.sentence)}, status, headers=error_headers(error))
