@@ -86,9 +86,9 @@ class Engine:
         reason: str | None = None, claim: Once | None = None,
     ) -> Granted:  # fmt: skip
         """Give credits. One reference is granted once, whoever it names."""
-        claims = () if claim is None else (claim,)
+        claims = _claims(claim)
         if reference is not None:
-            claims += (once_by_reference(reference, user_id, amount),)
+            claims = (*claims, once_by_reference(reference, user_id, amount))
         command = Fund(
             user_id, self._next_id(), _amount(amount), source, category, priority, expires_at, reference, reason, actor,
             claims,
@@ -100,29 +100,26 @@ class Engine:
         if amount == 0:
             raise InvalidRequest("amount must not be 0: give a positive or a negative number of credits.")
         _amount(abs(amount))
-        claims = () if claim is None else (claim,)
-        return await self._submit(Adjust(user_id, self._next_id(), amount, reason, actor, claims), Adjusted, "adjust")
+        command = Adjust(user_id, self._next_id(), amount, reason, actor, _claims(claim))
+        return await self._submit(command, Adjusted, "adjust")
 
     async def redeem(self, token: str, claim: Once | None = None) -> Changed:
         """Accept a ticket, once."""
         said = self.signer.verify(token)
         if said.aud not in self.catalog.audiences:
             raise Unauthorized("The token is for an audience this engine does not sell to.")
-        claims = () if claim is None else (claim,)
-        return await self._submit(Redeem(said.sub, said.jti, said.aud, claims), Changed, "redeem")
+        return await self._submit(Redeem(said.sub, said.jti, said.aud, _claims(claim)), Changed, "redeem")
 
     async def capture(self, ticket_id: str, amount: int | None, claim: Once | None = None) -> Changed:
         """Keep all or part of a redeemed ticket's hold."""
         ticket = await self.ticket(ticket_id)
-        claims = () if claim is None else (claim,)
-        command = Capture(ticket.user_id, ticket_id, amount, self._grace_seconds, claims)
+        command = Capture(ticket.user_id, ticket_id, amount, self._grace_seconds, _claims(claim))
         return await self._submit(command, Changed, "capture")
 
     async def void(self, ticket_id: str, reason: str, actor: str, claim: Once | None = None) -> Changed:
         """Give a ticket's credits back."""
         ticket = await self.ticket(ticket_id)
-        claims = () if claim is None else (claim,)
-        command = Void(ticket.user_id, ticket_id, self._grace_seconds, reason, actor, claims)
+        command = Void(ticket.user_id, ticket_id, self._grace_seconds, reason, actor, _claims(claim))
         return await self._submit(command, Changed, "void")
 
     async def balance(self, user_id: str) -> Wallet:
@@ -205,6 +202,10 @@ class Engine:
 def hash_secret(secret: str) -> bytes:
     """What is kept of an API key's secret: it is random and long, so a plain hash does."""
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
+
+
+def _claims(claim: Once | None) -> tuple[Once, ...]:
+    return () if claim is None else (claim,)
 
 
 def _amount(amount: int) -> int:

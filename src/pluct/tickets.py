@@ -11,7 +11,7 @@ import os
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import msgspec
 from joserfc import jwt
@@ -130,7 +130,7 @@ def verified_claims(token: str, key: OctKey) -> dict[str, Any]:
         raise Unauthorized("The token is not valid.") from None
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

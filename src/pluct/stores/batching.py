@@ -86,15 +86,13 @@ class Batcher:
         except Unavailable as fault:
             for future in futures:
                 _answer(future, fault)
-        except Exception as error:
+        except Exception:
             if len(commands) > 1:  # one of them is poisonous: none was recorded, so let each stand alone
                 for command, future in zip(commands, futures, strict=True):
                     await self._run([command], [future])
                 return
             log.exception("the store could not record %s", type(commands[0]).__name__)
-            fault = Fault()
-            fault.__cause__ = error
-            _answer(futures[0], fault)
+            _answer(futures[0], Fault())
         else:
             for future, outcome in zip(futures, outcomes, strict=True):
                 if not future.done():

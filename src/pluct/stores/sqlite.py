@@ -349,7 +349,7 @@ def _wallet_row(w: Wallet) -> tuple[object, ...]:
 
 def _ticket(row: Any) -> Ticket:
     *columns, taken = row
-    return Ticket(*columns, _lots(taken))
+    return Ticket(*(*columns, _lots(taken)))
 
 
 def _ticket_row(t: Ticket) -> tuple[object, ...]:

@@ -2,17 +2,14 @@
 
 import hmac
 import re
-from collections.abc import Awaitable, Callable
 
 from pluct.commands import Once, once
 from pluct.engine import Engine
 from pluct.errors import Forbidden, InvalidRequest, Unauthorized
-from pluct.web.endpoint import Call, Caller
+from pluct.web.endpoint import ANYONE, Call, Caller, Door
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 TEXT_LENGTH_MAX = 200
-
-Authorise = Callable[[Engine, Call], Awaitable[Caller]]
 
 
 class Access:
@@ -22,33 +19,31 @@ class Access:
         self._open = user_auth == "open"
         self._webhook_secrets = tuple(secret.encode() for secret in webhook_secrets)
 
-    def key(self, *roles: str) -> Authorise:
+    def key(self, *roles: str) -> Door:
         """For API keys of these roles; the webhook secret acts as `mint`."""
 
         async def authorise(engine: Engine, call: Call) -> Caller:
             return await self._by_key(engine, call, roles)
 
-        return authorise
+        return Door(roles, authorise)
 
-    def user(self, *roles: str) -> Authorise:
+    def user(self, *roles: str) -> Door:
         """For the user themselves (in open mode: anyone), and for API keys of these roles, if any."""
 
-        async def authorise(engine: Engine, call: Call) -> Caller:
-            if self._open:
-                return Caller("", "anyone")
-            return await self._token_or_key(engine, call, roles)
+        async def anyone(engine: Engine, call: Call) -> Caller:
+            return ANYONE
 
-        return authorise
+        return Door(("anyone",), anyone) if self._open else self._user_or_key(roles)
 
-    def own(self, *roles: str) -> Authorise:
+    def own(self, *roles: str) -> Door:
         """For a user with a token, and for API keys of these roles; never for anyone."""
+        return self.key(*roles) if self._open else self._user_or_key(roles)
 
+    def _user_or_key(self, roles: tuple[str, ...]) -> Door:
         async def authorise(engine: Engine, call: Call) -> Caller:
-            if self._open:
-                return await self._by_key(engine, call, roles)
             return await self._token_or_key(engine, call, roles)
 
-        return authorise
+        return Door(("user", *roles), authorise)
 
     async def _token_or_key(self, engine: Engine, call: Call, roles: tuple[str, ...]) -> Caller:
         bearer = _bearer(call)

@@ -16,13 +16,15 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from pluct.engine import Engine
-from pluct.errors import BodyTooLarge, Fault, InvalidRequest, PluctError, Unavailable
+from pluct.errors import BodyTooLarge, Fault, InvalidRequest, PluctError
 from pluct.model import ApiKey
 from pluct.observe import Event
 
 log = logging.getLogger("pluct.web")
 
 BODY_BYTES_MAX = 64 * 1024
+QUERY_FIELDS_MAX = 50
+REQUEST_ID_LENGTH_MAX = 200
 _prefix, _counter = secrets.token_hex(6), itertools.count(1)
 _encode = msgspec.json.Encoder().encode
 
@@ -36,19 +38,23 @@ class Caller(msgspec.Struct, frozen=True):
     key: ApiKey | None = None
 
 
+ANYONE = Caller("", "anyone")
+
+
 class Call:
     """One request as a handler sees it."""
 
-    __slots__ = ("body", "caller", "headers", "path", "query", "request_id", "user_id")
+    __slots__ = ("body", "caller", "headers", "path", "query", "request_id", "ticket_id", "user_id")
 
     def __init__(self, headers: dict[bytes, bytes], request_id: str) -> None:
         self.headers = headers
         self.request_id = request_id
-        self.caller = Caller("", "anyone")
+        self.caller = ANYONE
         self.path: dict[str, str] = {}
-        self.query: dict[str, str] = {}
+        self.query: Any = None
         self.body: Any = None
-        self.user_id: str | None = None  # for the log
+        self.user_id: str | None = None  # for the log, as is the next
+        self.ticket_id: str | None = None
 
 
 class Answer(msgspec.Struct):
@@ -61,31 +67,39 @@ class Answer(msgspec.Struct):
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
+class Door(msgspec.Struct, frozen=True):
+    """Who may come in: the roles as the documentation names them, and the check."""
+
+    roles: tuple[str, ...]
+    authorise: Callable[[Engine, Call], Awaitable[Caller]]
+
+
+Handler = Callable[[Engine, Call], Awaitable[Answer]]
+Shape = Callable[[PluctError, Call], Answer]
+
+
 class Route(msgspec.Struct, frozen=True):
-    """A row of the table of routes."""
+    """A row of the table of routes: what it takes, who may use it, what it answers and how it refuses."""
 
     method: str
     path: str
-    summary: str
-    handle: Callable[[Engine, Call], Awaitable[Answer]]
-    authorise: Callable[[Engine, Call], Awaitable[Caller]] | None = None
-    body: type | None = None
-    answer: type | None = None
-    seed: bool = False  # errors in the seed's shape
-    roles: str = "anyone"
-
-
-Shape = Callable[[PluctError, Call], Answer]
+    handle: Handler
+    door: Door | None
+    shape: Shape
+    answer: Any = None
+    body: Any = None
+    query: Any = None
 
 
 class Endpoint:
     """A route at work."""
 
-    def __init__(self, route: Route, engine: Engine, shape: Shape) -> None:
+    def __init__(self, route: Route, engine: Engine) -> None:
         self._route = route
         self._engine = engine
-        self._shape = shape
-        self._decode = msgspec.json.Decoder(route.body).decode if route.body is not None else None
+        self._decode: Callable[[bytes], Any] | None = (
+            None if route.body is None else msgspec.json.Decoder(route.body).decode
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -96,11 +110,11 @@ class Endpoint:
         try:
             answer = await self._run(scope, receive, call)
         except PluctError as error:
-            code, answer = error.code, self._shape(error, call)
+            code, answer = error.code, self._route.shape(error, call)
         except Exception:
             log.exception("request %s failed", call.request_id)
             fault = Fault()
-            code, answer = fault.code, self._shape(fault, call)
+            code, answer = fault.code, self._route.shape(fault, call)
         content = answer.content if isinstance(answer.content, bytes) else _encode(answer.content)
         head = [
             (b"content-type", answer.content_type),
@@ -112,13 +126,11 @@ class Endpoint:
             head.append((b"idempotency-replayed", b"true"))
         await send({"type": "http.response.start", "status": answer.status, "headers": head})
         await send({"type": "http.response.body", "body": content})
-        ms = round((time.perf_counter() - started) * 1000, 3)
-        at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        key_id = call.caller.key.id if call.caller.key is not None else None
-        route = self._route
+        route, caller = self._route, call.caller
         event = Event(
-            at, call.request_id, route.method, route.path, answer.status, ms, code, call.user_id,
-            caller=key_id, replayed=answer.replayed,
+            datetime.now(UTC).isoformat(timespec="milliseconds"), call.request_id, route.method, route.path,
+            answer.status, round((time.perf_counter() - started) * 1000, 3), code, call.user_id, call.ticket_id,
+            None if caller.key is None else caller.key.id, answer.replayed,
         )  # fmt: skip
         self._engine.observer.request(event)
 
@@ -126,10 +138,10 @@ class Endpoint:
         route = self._route
         if scope.get("path_params"):
             call.path = {name: _unquoted(value) for name, value in scope["path_params"].items()}
-        if scope["query_string"]:
-            call.query = _query(scope["query_string"])
-        if route.authorise is not None:
-            call.caller = await route.authorise(self._engine, call)
+        if route.door is not None:
+            call.caller = await route.door.authorise(self._engine, call)
+        if route.query is not None:
+            call.query = _query(scope["query_string"], route.query)
         if self._decode is not None:
             raw = await _body(receive, call.headers)
             try:
@@ -161,7 +173,7 @@ async def _body(receive: Receive, headers: dict[bytes, bytes]) -> bytes:
 
 def _request_id(headers: dict[bytes, bytes]) -> str:
     given = headers.get(b"x-request-id")
-    if given is not None and 0 < len(given) <= 200:
+    if given is not None and 0 < len(given) <= REQUEST_ID_LENGTH_MAX:
         text = given.decode("latin-1")
         if text.isascii() and text.isprintable():
             return text
@@ -175,32 +187,18 @@ def _unquoted(value: str) -> str:
         raise InvalidRequest("The address is not valid UTF-8.") from None
 
 
-def _query(raw: bytes) -> dict[str, str]:
+def _query(raw: bytes, kind: type[Any]) -> Any:
+    """The query's known fields; a number must be written as plain digits."""
     try:
-        return dict(parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=50))
+        pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=QUERY_FIELDS_MAX)
     except ValueError:
         raise InvalidRequest("The query is not valid.") from None
-
-
-def problem(error: PluctError, call: Call) -> Answer:
-    """An error as problem details (RFC 9457), with the fields the app reads beside them."""
-    content: dict[str, Any] = {
-        "type": f"/docs#{error.code}",
-        "title": error.title,
-        "status": error.status,
-        "detail": error.sentence,
-        "code": error.code,
-        "message": error.sentence,
-        "error": error.sentence,
-        "requestId": call.request_id,
-    }
-    return Answer(content, error.status, content_type=b"application/problem+json", headers=error_headers(error))
-
-
-def error_headers(error: PluctError) -> tuple[tuple[bytes, bytes], ...]:
-    """What some statuses say in headers too."""
-    if isinstance(error, Unavailable):
-        return ((b"retry-after", b"1"),)
-    if error.status == 401:
-        return ((b"www-authenticate", b"Bearer"),)
-    return ()
+    given: dict[str, object] = dict(pairs)
+    for field in msgspec.inspect.type_info(kind).fields:  # type: ignore[attr-defined]
+        text = given.get(field.encode_name)
+        if isinstance(field.type, msgspec.inspect.IntType) and isinstance(text, str) and len(text) < 10:
+            given[field.encode_name] = int(text) if text.isascii() and text.isdigit() else text
+    try:
+        return msgspec.convert(given, kind)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"The query is not as expected: {error}.") from None

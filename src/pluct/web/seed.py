@@ -5,23 +5,24 @@ import msgspec
 from pluct.engine import Engine
 from pluct.errors import InvalidRequest, PluctError
 from pluct.web import access
-from pluct.web.endpoint import Answer, Call, error_headers
+from pluct.web.endpoint import Answer, Call
+from pluct.web.problems import headers
 
 
-class VendBody(msgspec.Struct, rename="camel"):
+class SeedVendBody(msgspec.Struct, rename="camel"):
     """Who spends a credit."""
 
     user_id: str | None = None
     client_request_id: str | None = None
 
 
-class VendAnswer(msgspec.Struct):
+class SeedVendAnswer(msgspec.Struct):
     """The ticket."""
 
     token: str
 
 
-class AddBody(msgspec.Struct, rename="camel"):
+class SeedAddBody(msgspec.Struct, rename="camel"):
     """Who gets how many credits, and for which payment."""
 
     user_id: str | None = None
@@ -30,7 +31,7 @@ class AddBody(msgspec.Struct, rename="camel"):
     client_request_id: str | None = None
 
 
-class AddAnswer(msgspec.Struct, rename="camel"):
+class SeedAddAnswer(msgspec.Struct, rename="camel"):
     """What can be spent now."""
 
     success: bool
@@ -39,17 +40,17 @@ class AddAnswer(msgspec.Struct, rename="camel"):
 
 async def vend_token(engine: Engine, call: Call) -> Answer:
     """Spend a credit on the default action."""
-    body: VendBody = call.body
+    body: SeedVendBody = call.body
     if not body.user_id and call.caller.user_id is None and (body.user_id == "" or b"x-user-id" not in call.headers):
         raise InvalidRequest("User ID is required")
     user = access.user_id(call, body.user_id)
     vending = await engine.vend(user, key=access.idempotency_key(call, body.client_request_id))
-    return Answer(VendAnswer(vending.token), replayed=vending.replayed)
+    return Answer(SeedVendAnswer(vending.token), replayed=vending.replayed)
 
 
 async def add_credits(engine: Engine, call: Call) -> Answer:
     """Grant bought credits."""
-    body: AddBody = call.body
+    body: SeedAddBody = call.body
     if not body.user_id or body.amount is None or body.amount < 1:
         raise InvalidRequest("User ID and positive amount are required")
     call.user_id = access.text(body.user_id, "userId")
@@ -59,7 +60,7 @@ async def add_credits(engine: Engine, call: Call) -> Answer:
         body.user_id, body.amount, source="webhook", actor=call.caller.id, reference=reference,
         claim=access.claim(call, "add", body.client_request_id, *fingerprint),
     )  # fmt: skip
-    return Answer(AddAnswer(True, granted.available_after), replayed=granted.replayed)
+    return Answer(SeedAddAnswer(True, granted.available_after), replayed=granted.replayed)
 
 
 _SENTENCES = {
@@ -72,4 +73,4 @@ _SENTENCES = {
 def shape(error: PluctError, call: Call) -> Answer:
     """An error as the seed tells it: one sentence, and 403 where `/v1` says 402."""
     status = 403 if error.status == 402 else error.status
-    return Answer({"error": _SENTENCES.get(error.code, error.sentence)}, status, headers=error_headers(error))
+    return Answer({"error": _SENTENCES.get(error.code, error.sentence)}, status, headers=headers(error))

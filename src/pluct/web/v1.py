@@ -22,6 +22,19 @@ class _Body(msgspec.Struct, rename="camel", kw_only=True):
     client_request_id: str | None = None
 
 
+class BalanceQuery(msgspec.Struct, rename="camel"):
+    """Whose balance."""
+
+    user_id: str | None = None
+
+
+class HistoryQuery(msgspec.Struct):
+    """Which page: at most `limit` entries, from `cursor` (an earlier page's `nextCursor`) on."""
+
+    limit: Annotated[int, Meta(ge=1, le=PAGE_MAX)] = 50
+    cursor: str | None = None
+
+
 class VendBody(_Body, rename="camel", kw_only=True):
     user_id: str | None = None
     action: str = "default"
@@ -156,8 +169,8 @@ async def vend_token(engine: Engine, call: Call) -> Answer:
 
 async def balance(engine: Engine, call: Call) -> Answer:
     """What a user can spend; zeros for an unknown user."""
-    wallet = await engine.balance(access.user_id(call, call.query.get("userId")))
-    return Answer(BalanceAnswer(**_balance(wallet, call)))
+    query: BalanceQuery = call.query
+    return Answer(_balance(await engine.balance(access.user_id(call, query.user_id)), call))
 
 
 async def add(engine: Engine, call: Call) -> Answer:
@@ -186,19 +199,15 @@ async def add(engine: Engine, call: Call) -> Answer:
 async def wallet(engine: Engine, call: Call) -> Answer:
     """A wallet with its lots, next expiry first."""
     found = await engine.wallet(access.user_id(call, call.path["userId"]))
-    return Answer(WalletAnswer(lots=lots(found), **_balance(found, call)))
+    return Answer(WalletAnswer(**msgspec.structs.asdict(_balance(found, call)), lots=lots(found)))
 
 
 async def entries(engine: Engine, call: Call) -> Answer:
     """A page of a wallet's history, newest first."""
     user = access.user_id(call, call.path["userId"])
-    limit = call.query.get("limit", "50")
-    if not (limit.isascii() and limit.isdigit() and len(limit) < 4 and 1 <= int(limit) <= PAGE_MAX):
-        raise InvalidRequest(f"limit must be a whole number from 1 to {PAGE_MAX}.")
-    cursor = call.query.get("cursor")
-    if cursor is not None:
-        access.text(cursor, "cursor")
-    page, following = await engine.history(user, int(limit), cursor)
+    query: HistoryQuery = call.query
+    cursor = None if query.cursor is None else access.text(query.cursor, "cursor")
+    page, following = await engine.history(user, query.limit, cursor)
     return Answer(HistoryAnswer([entry_answer(entry) for entry in page], call.request_id, following))
 
 
@@ -243,12 +252,11 @@ async def ticket(engine: Engine, call: Call) -> Answer:
     return Answer(ticket_answer(await engine.ticket(access.text(call.path["id"], "the ticket's id")), call))
 
 
-def _balance(w: Wallet, call: Call) -> dict[str, object]:
-    return {
-        "request_id": call.request_id, "user_id": w.user_id, "balance": w.available, "available": w.available,
-        "held": w.held, "debt": w.debt, "main": w.available - w.promotional, "bonus": w.promotional,
-        "updated_at": rfc3339(w.updated_at),
-    }  # fmt: skip
+def _balance(w: Wallet, call: Call) -> BalanceAnswer:
+    return BalanceAnswer(
+        request_id=call.request_id, user_id=w.user_id, balance=w.available, available=w.available, held=w.held,
+        debt=w.debt, main=w.available - w.promotional, bonus=w.promotional, updated_at=rfc3339(w.updated_at),
+    )  # fmt: skip
 
 
 def lots(wallet: Wallet) -> list[LotAnswer]:
@@ -258,9 +266,12 @@ def lots(wallet: Wallet) -> list[LotAnswer]:
         return float("inf") if lot.expires_at is None else lot.expires_at
 
     return [
-        LotAnswer(lot.grant_id, lot.remaining, lot.category, lot.priority, lot.expires_at and rfc3339(lot.expires_at))
+        LotAnswer(
+            lot.grant_id, lot.remaining, lot.category, lot.priority,
+            None if lot.expires_at is None else rfc3339(lot.expires_at),
+        )
         for lot in sorted(wallet.lots, key=expiry)
-    ]
+    ]  # fmt: skip
 
 
 def entry_answer(e: Entry) -> EntryAnswer:

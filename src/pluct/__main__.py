@@ -1,0 +1,5 @@
+"""`python -m pluct` is `pluct`."""
+
+from pluct.cli import main
+
+main()

@@ -1,0 +1,104 @@
+"""The routes as OpenAPI 3.1, generated from their table and the types of what they take and answer."""
+
+from typing import Any
+
+import msgspec
+
+from pluct import __version__
+from pluct.web.endpoint import Handler, Route
+from pluct.web.problems import Problem, problem
+
+_REF = "#/components/schemas/{name}"
+_TEXT = {"type": "string", "minLength": 1, "maxLength": 200}
+_SECURITY_SCHEMES = {
+    "apiKey": {"type": "http", "scheme": "bearer", "description": "An API key; X-API-Key takes it too."},
+    "webhookSecret": {"type": "apiKey", "in": "header", "name": "x-webhook-secret", "description": "Acts as mint."},
+    "userToken": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+}
+
+
+def openapi(routes: list[Route]) -> dict[str, Any]:
+    """The document."""
+    types = [kind for route in routes for kind in (route.body, route.answer) if kind is not None] + [Problem]
+    schemas, components = msgspec.json.schema_components(types, ref_template=_REF)
+    schema = dict(zip(types, schemas, strict=True))
+    paths: dict[str, Any] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schema)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Pluct Business Engine",
+            "version": __version__,
+            "description": "Sell premium actions for prepaid credits.",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "paths": paths,
+        "components": {"schemas": components, "securitySchemes": _SECURITY_SCHEMES},
+    }
+
+
+def _operation(route: Route, schema: dict[Any, Any]) -> dict[str, Any]:
+    summary, _, more = (route.handle.__doc__ or "").strip().partition("\n\n")
+    roles = "anyone" if route.door is None else ", ".join(route.door.roles)
+    done: dict[str, Any] = {"description": "Done."}
+    if route.answer is not None:
+        done["content"] = {"application/json": {"schema": schema[route.answer]}}
+    operation: dict[str, Any] = {
+        "operationId": _operation_id(route.handle, route.path),
+        "summary": summary.rstrip("."),
+        "description": f"{' '.join(more.split())}\n\nFor: {roles}.".strip(),
+        "parameters": _parameters(route),
+        "responses": {"200": done, "default": _error(route, schema)},
+    }
+    if route.body is not None:
+        operation["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": schema[route.body]}},
+        }
+    if route.door is not None:
+        operation["security"] = _security(route.door.roles)
+    return operation
+
+
+def _operation_id(handle: Handler, path: str) -> str:
+    module = getattr(handle, "__module__", "").rpartition(".")[2]
+    return f"{module}.{getattr(handle, '__name__', path)}{'.' + path.strip('/') if module == 'backend' else ''}"
+
+
+def _parameters(route: Route) -> list[dict[str, Any]]:
+    names = [part[1:-1] for part in route.path.split("/") if part.startswith("{")]
+    found: list[dict[str, Any]] = [{"name": n, "in": "path", "required": True, "schema": _TEXT} for n in names]
+    if route.query is not None:
+        (schema,), components = msgspec.json.schema_components([route.query], ref_template=_REF)
+        properties = components[schema["$ref"].rpartition("/")[2]]["properties"]
+        found += [{"name": n, "in": "query", "required": False, "schema": kind} for n, kind in properties.items()]
+    if route.method == "POST":
+        found.append(
+            {
+                "name": "Idempotency-Key", "in": "header", "required": False, "schema": _TEXT,
+                "description": "The same key with the same request answers the first answer again.",
+            }
+        )  # fmt: skip
+    return found
+
+
+def _error(route: Route, schema: dict[Any, Any]) -> dict[str, Any]:
+    description = "An error, with a sentence that says what to do."
+    if route.shape is problem:
+        return {"description": description, "content": {"application/problem+json": {"schema": schema[Problem]}}}
+    shape = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+    return {"description": description, "content": {"application/json": {"schema": shape}}}
+
+
+def _security(roles: tuple[str, ...]) -> list[dict[str, list[str]]]:
+    found: list[dict[str, list[str]]] = []
+    if "anyone" in roles:
+        found.append({})
+    if "user" in roles:
+        found.append({"userToken": []})
+    if {"mint", "service", "operator"} & set(roles):
+        found.append({"apiKey": []})
+    if "mint" in roles:
+        found.append({"webhookSecret": []})
+    return found

@@ -1,0 +1,148 @@
+"""What tests share: a real server process over a real file, and a store in a temporary folder."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from pluct.stores import Store, open_store
+from pluct.tickets import uuid7_source
+
+WEBHOOK_SECRET = "local-dev-webhook-secret-never-use-in-prod-67890"
+START_SECONDS_MAX = 20
+
+
+class Clock:
+    """A clock that stands still until it is moved: milliseconds since 1970."""
+
+    def __init__(self, now: int = 1_800_000_000_000) -> None:
+        self.now = now
+
+    def __call__(self) -> int:
+        return self.now
+
+    def move(self, seconds: float) -> None:
+        self.now += int(seconds * 1000)
+
+
+class Pluct:
+    """The program as people run it: `pluct …` in a folder of its own, and its server."""
+
+    def __init__(self, folder: Path, **environment: str) -> None:
+        self.folder = folder
+        self.environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "LANG": "C.UTF-8", **environment}
+        self.process: subprocess.Popen[str] | None = None
+        self.url = ""
+        self.client = httpx.Client(timeout=30)
+
+    @property
+    def database(self) -> Path:
+        return self.folder / "data" / "pluct.db"
+
+    def run(self, *arguments: str, exit_code: int | None = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run one command to its end."""
+        done = subprocess.run(
+            [sys.executable, "-m", "pluct", *arguments], cwd=self.folder, env=self.environment | environment,
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert "Traceback" not in done.stdout + done.stderr, done.stderr
+        assert exit_code is None or done.returncode == exit_code, (arguments, done.returncode, done.stdout, done.stderr)
+        return done
+
+    def json(self, *arguments: str, exit_code: int = 0) -> Any:
+        """Run one command with `--json` and read its answer."""
+        return json.loads(self.run(*arguments, "--json", exit_code=exit_code).stdout)
+
+    def start(self, *arguments: str) -> None:
+        """Serve on a free port, and wait until it says that it listens. Its log is in `server.log`."""
+        with (self.folder / "server.log").open("a") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "pluct", "serve", "--port", "0", *arguments], cwd=self.folder,
+                env=self.environment, stdout=subprocess.PIPE, stderr=log, text=True,
+            )  # fmt: skip
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        found = re.fullmatch(r"listening on (http://\S+:\d+)\n", line)
+        assert found, (line, self.log)
+        self.url = found[1]
+        self.client.base_url = httpx.URL(self.url)
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "server.log").read_text()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal, wait for the end, and return the exit status."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        status = self.process.wait(30)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self.process = None
+        return status
+
+    def close(self) -> None:
+        if self.process is not None:
+            self.stop(signal.SIGKILL)
+        self.client.close()
+
+    def key(self, role: str, name: str = "test") -> dict[str, str]:
+        """A new API key of this role, as the headers that carry it."""
+        return {"Authorization": f"Bearer {self.json('keys', 'create', '--role', role, '--name', name)['secret']}"}
+
+    def fund(self, user_id: str, amount: int, **more: Any) -> httpx.Response:
+        """Grant credits the seed's way."""
+        return self.client.post(
+            "/add-credits", json={"userId": user_id, "amount": amount, **more},
+            headers={"x-webhook-secret": WEBHOOK_SECRET},
+        )  # fmt: skip
+
+    def available(self, user_id: str) -> int:
+        """What the user can spend, by the open balance route."""
+        balance: int = self.client.get("/v1/credits/balance", params={"userId": user_id}).json()["available"]
+        return balance
+
+
+@pytest.fixture
+def make_pluct(tmp_path: Path) -> Iterator[Callable[..., Pluct]]:
+    """Programs in folders of their own; each server is killed at the end of the test."""
+    made: list[Pluct] = []
+
+    def make(folder: str = "engine", toml: str | None = None, **environment: str) -> Pluct:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        if toml is not None:
+            (tmp_path / folder / "pluct.toml").write_text(toml)
+        made.append(Pluct(tmp_path / folder, **environment))
+        return made[-1]
+
+    yield make
+    for pluct in made:
+        pluct.close()
+
+
+@pytest.fixture
+def server(make_pluct: Callable[..., Pluct]) -> Pluct:
+    """A running server with the default settings."""
+    pluct = make_pluct()
+    pluct.start()
+    return pluct
+
+
+@asynccontextmanager
+async def opened(path: Path, clock: Callable[[], int], **options: Any) -> AsyncIterator[Store]:
+    """An open SQLite store."""
+    store = open_store(path, clock, uuid7_source(), **{"serving": True, **options})
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
