@@ -1,6 +1,7 @@
 """Where everything is wired, and the server that runs it."""
 
 import asyncio
+import errno
 import gc
 import logging
 import signal
@@ -15,7 +16,7 @@ import uvloop
 from starlette.types import ASGIApp
 
 from pluct.engine import Engine
-from pluct.errors import PluctError
+from pluct.errors import PluctError, SetupError
 from pluct.observe import LogHandler, LogWriter, Observer
 from pluct.settings import Settings
 from pluct.stores import open_store
@@ -26,6 +27,7 @@ from pluct.web.routes import application
 log = logging.getLogger("pluct")
 
 SWEEP_SECONDS = 1.0
+DRAIN_SECONDS_MAX = 30
 
 
 def now_ms() -> int:
@@ -77,13 +79,14 @@ async def _sweep(engine: Engine) -> None:
 class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self.started:
-            host, port = self.servers[0].sockets[0].getsockname()[:2]
+        if self.started and sockets:
+            host, port = sockets[0].getsockname()[:2]
             print(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; then finish what is in flight."""
+    """Serve until SIGTERM or SIGINT; then finish what is in flight. Raises `SetupError` if it cannot start."""
+    listener = _listen(settings.host, settings.port)
     writer = LogWriter(sys.stderr.fileno())
     logging.basicConfig(level=logging.WARNING, handlers=[LogHandler(writer)])
     engine = build_engine(settings, Observer(writer), serving=True)
@@ -92,10 +95,10 @@ def serve(settings: Settings) -> None:
         await engine.store.open()
         try:
             config = uvicorn.Config(
-                build(settings, engine), settings.host, settings.port, loop="uvloop", http="httptools", ws="none",
-                log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=30,
+                build(settings, engine), loop="uvloop", http="httptools", ws="none", log_config=None,
+                access_log=False, server_header=False, timeout_graceful_shutdown=DRAIN_SECONDS_MAX,
             )  # fmt: skip
-            await _Server(config).serve()
+            await _Server(config).serve([listener])
         finally:
             await engine.store.close()
 
@@ -104,4 +107,14 @@ def serve(settings: Settings) -> None:
     try:
         uvloop.run(run())
     finally:
+        listener.close()
         writer.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:  # also what the name service says
+        hint = "choose another with --port (0 picks a free one)" if error.errno == errno.EADDRINUSE else "see --host"
+        raise SetupError(f"Cannot listen on {host} port {port}: {error.strerror or error}; {hint}.") from None

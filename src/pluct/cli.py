@@ -1,23 +1,418 @@
-"""The engine from a terminal."""
+"""The engine from a terminal: serve it, and do an operator's daily work.
 
+Every command opens the same file a server may be serving and works beside it. `--json` prints what the matching
+`/v1` route answers. Exit status: 0 done, 1 refused or found broken, 2 could not run.
+"""
+
+import asyncio
+import json
 import os
+import re
+import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+from uuid import uuid4
 
 import click
+import msgspec
 from msgspec.structs import replace
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
-from pluct import app, settings
+from pluct import __version__, app, kv_import, settings
+from pluct.engine import PAGE_MAX, Engine, local_actor
+from pluct.errors import InvalidRequest, PluctError, Refusal, SetupError
+from pluct.model import Category, Role, user_account
+from pluct.observe import Observer
+from pluct.web import v1
+from pluct.web.access import text
+from pluct.web.endpoint import Call
+from pluct.web.problems import problem
+
+T = TypeVar("T")
+REFUSED, COULD_NOT_RUN = 1, 2
+_NUMBERS = {"ignore_unknown_options": True}  # lets -5 be an amount
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
 
 
-@click.group()
-def main() -> None:
-    """Sell premium actions for prepaid credits."""
+def main() -> NoReturn:
+    """Run one command; whatever happens, say it in a sentence and exit with its status."""
+    as_json = "--json" in sys.argv
+    try:
+        cli.main(standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        sys.exit(COULD_NOT_RUN)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except PluctError as error:
+        if as_json:
+            _print_json(problem(error, Call({}, _request_id())).content)
+        else:
+            err.print(f"[bold red]{error.title}:[/] ", end="")
+            err.print(error.sentence, markup=False)
+        sys.exit(REFUSED if isinstance(error, Refusal) else COULD_NOT_RUN)
+    except Exception as error:
+        err.print(f"This is a bug in pluct: {type(error).__name__}: {error}", markup=False)
+        sys.exit(COULD_NOT_RUN)
+    sys.exit(0)
 
 
-@main.command()
-@click.option("--host")
-@click.option("--port", type=int)
-def serve(host: str | None, port: int | None) -> None:
-    """Serve."""
-    found = settings.load(os.environ, Path.cwd())
+@click.group(
+    epilog="Start with: pluct serve. Then: pluct keys create --role service --name backend.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(__version__, prog_name="pluct")
+def cli() -> None:
+    """Sell premium actions for prepaid credits: payments grant credits, credits buy single-use tickets.
+
+    Settings come from the environment and from ./pluct.toml; the ledger is the SQLite file that DATABASE_URL names
+    (sqlite:///data/pluct.db). Every command works while a server runs on the same file.
+    """
+
+
+class _Credits(click.ParamType):
+    """A whole number written in plain digits; the ledger judges its size."""
+
+    name = "credits"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, str) and not re.fullmatch(r"[+-]?[0-9]{1,19}", value):
+            self.fail(f"{value!r} is not a whole number of credits.", param, ctx)
+        return int(value)
+
+
+CREDITS = _Credits()
+
+
+def _example(*lines: str) -> str:
+    return "\b\nExamples:\n" + "\n".join("  " + line for line in lines)
+
+
+as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+
+
+# Serving
+
+
+@cli.command(
+    short_help="Serve the HTTP interface.",
+    epilog=_example(
+        "pluct serve", "pluct serve --port 0", "PLUCT_ENV=production PLUCT_USER_AUTH=token … pluct serve --host 0.0.0.0"
+    ),
+)
+@click.option("--host", help="Address to listen on.  [default: PLUCT_HOST or 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port; 0 picks one.  [default: PLUCT_PORT or 8787]")
+@click.option("--workers", type=click.IntRange(1), default=1, help="Processes; SQLite has one.  [default: 1]")
+def serve(host: str | None, port: int | None, workers: int) -> None:
+    """Serve the HTTP interface until SIGTERM or Ctrl-C; then finish what is in flight."""
+    found = _settings()
+    if workers > 1:
+        raise SetupError("--workers: one SQLite file is served by one process. Leave --workers out.")
     app.serve(replace(found, host=host or found.host, port=found.port if port is None else port))
+
+
+# API keys
+
+
+@cli.group(short_help="Make, list and revoke API keys.", epilog="Next: pluct keys create --help")
+def keys() -> None:
+    """Make, list and revoke API keys: mint (payment back offices), service (premium backends), operator (support)."""
+
+
+@keys.command("create", epilog=_example("pluct keys create --role service --name transcriber"))
+@click.option("--role", required=True, type=click.Choice(["mint", "service", "operator"]), help="What it may do.")
+@click.option("--name", required=True, help="Whom it is for.")
+@as_json_option
+def keys_create(role: Role, name: str, as_json: bool) -> None:
+    """Make a key. Its secret is shown once and not kept: store it now."""
+    key, secret = _with_engine(lambda engine: engine.create_key(role, text(name, "--name")))
+    if as_json:
+        _print_json({"id": key.id, "role": key.role, "name": key.name, "secret": secret})
+        return
+    _print_fields({"id": key.id, "role": key.role, "name": key.name, "secret": secret})
+    err.print("The secret is shown this once. Send it as: Authorization: Bearer <secret>", style="yellow")
+
+
+@keys.command("list")
+@as_json_option
+def keys_list(as_json: bool) -> None:
+    """All keys, oldest first, without their secrets."""
+    found = _with_engine(lambda engine: engine.store.api_keys())
+    if as_json:
+        _print_json({"keys": [_key_fields(key) for key in found]})
+        return
+    table = Table("id", "role", "name", "created", "revoked")
+    for key in found:
+        revoked = "" if key.revoked_at is None else v1.rfc3339(key.revoked_at)
+        table.add_row(key.id, key.role, _plain(key.name), v1.rfc3339(key.created_at), revoked)
+    _print_table(table, "There are no keys yet: pluct keys create --help")
+
+
+@keys.command("revoke", epilog=_example("pluct keys revoke key_0123456789abcdef"))
+@click.argument("key_id", metavar="ID")
+@as_json_option
+def keys_revoke(key_id: str, as_json: bool) -> None:
+    """Revoke a key for good; the next request with it is refused."""
+    key = _with_engine(lambda engine: engine.revoke_key(text(key_id, "ID")))
+    if key is None:
+        raise InvalidRequest("There is no key with this id; see: pluct keys list")
+    if as_json:
+        _print_json(_key_fields(key))
+    else:
+        out.print(f"{key.id} is revoked.")
+
+
+def _key_fields(key: Any) -> dict[str, str]:
+    fields = {"id": key.id, "role": key.role, "name": key.name, "createdAt": v1.rfc3339(key.created_at)}
+    return fields if key.revoked_at is None else fields | {"revokedAt": v1.rfc3339(key.revoked_at)}
+
+
+# Credits
+
+
+@cli.group(short_help="Give, take and look up credits.", epilog="Next: pluct credits show USER")
+def credits() -> None:
+    """Give, take and look up credits. Each change says who did it and why."""
+
+
+@credits.command(
+    context_settings=_NUMBERS,
+    epilog=_example(
+        'pluct credits grant amina 10 --reason "paid by hand" --reference QKJ41H7XYZ',
+        'pluct credits grant amina 3 --reason welcome --promotional --expires 30d',
+    ),
+)  # fmt: skip
+@click.argument("user")
+@click.argument("amount", type=CREDITS)
+@click.option("--reason", required=True, help="Why; kept in the history.")
+@click.option("--reference", help="The payment's id: the same one is granted once, by whatever way it comes.")
+@click.option("--promotional", is_flag=True, help="Given, not bought.")
+@click.option("--expires", metavar="WHEN", help="30d, 12h or a time such as 2030-01-31T00:00:00Z.")
+@as_json_option
+def grant(
+    user: str, amount: int, reason: str, reference: str | None, promotional: bool, expires: str | None, as_json: bool
+) -> None:
+    """Give USER AMOUNT credits."""
+    category: Category = "promotional" if promotional else "paid"
+    granted = _with_engine(
+        lambda engine: engine.grant(
+            text(user, "USER"), amount, source="operator", actor=local_actor(), category=category,
+            reason=text(reason, "--reason"), reference=None if reference is None else text(reference, "--reference"),
+            expires_at=None if expires is None else _expiry(expires),
+        )
+    )  # fmt: skip
+    if as_json:
+        _print_json(v1.add_answer(granted, _request_id()))
+        return
+    again = "Granted before, and not again:" if granted.replayed else "Granted"
+    out.print(f"{again} [bold]{granted.amount}[/] credits; {_plain(user)} can spend {granted.available_after}.")
+
+
+@credits.command(
+    context_settings=_NUMBERS,
+    epilog=_example(
+        'pluct credits adjust amina -5 --reason "sold twice"', 'pluct credits adjust amina +2 --reason sorry'
+    ),
+)  # fmt: skip
+@click.argument("user")
+@click.argument("amount", type=CREDITS, metavar="±AMOUNT")
+@click.option("--reason", required=True, help="Why; kept in the history.")
+@as_json_option
+def adjust(user: str, amount: int, reason: str, as_json: bool) -> None:
+    """Correct USER's balance by ±AMOUNT credits. It never goes below zero."""
+    adjusted = _with_engine(
+        lambda engine: engine.adjust(text(user, "USER"), amount, text(reason, "--reason"), local_actor())
+    )
+    if as_json:
+        _print_json(v1.entry_answer(adjusted.entry))
+    else:
+        out.print(f"Adjusted by {amount:+d}; {_plain(user)} can spend {adjusted.entry.available_after}.")
+
+
+@credits.command(epilog=_example("pluct credits show amina", "pluct credits show amina --json"))
+@click.argument("user")
+@as_json_option
+def show(user: str, as_json: bool) -> None:
+    """What USER has, and in which lots, next expiry first."""
+    wallet = _with_engine(lambda engine: engine.wallet(text(user, "USER")))
+    answer = v1.wallet_answer(wallet, _request_id())
+    if as_json:
+        _print_json(answer)
+        return
+    _print_fields({"user": answer.user_id, "available": answer.available, "of which given": answer.bonus,
+                   "held by tickets": answer.held, "owed": answer.debt, "last change": answer.updated_at})  # fmt: skip
+    table = Table("grant", "left", "kind", "priority", "expires")
+    for lot in answer.lots:
+        table.add_row(lot.grant_id, str(lot.remaining), lot.category, str(lot.priority), lot.expires_at or "never")
+    _print_table(table, "Nothing is left to spend.")
+
+
+@credits.command(epilog=_example("pluct credits history amina", "pluct credits history amina --limit 200 --json"))
+@click.argument("user")
+@click.option("--limit", type=click.IntRange(1, PAGE_MAX), default=50, show_default=True, help="Entries on a page.")
+@click.option("--cursor", help="The nextCursor of an earlier page.")
+@as_json_option
+def history(user: str, limit: int, cursor: str | None, as_json: bool) -> None:
+    """Where USER's credits came from and went, newest first."""
+    cursor = None if cursor is None else text(cursor, "--cursor")
+    page, following = _with_engine(lambda engine: engine.history(text(user, "USER"), limit, cursor))
+    answer = v1.history_answer(page, following, _request_id())
+    if as_json:
+        _print_json(answer)
+        return
+    table = Table("#", "when (UTC)", "what", "change", "left", "held", "other side", "why")
+    own = user_account(user)
+    for e in answer.entries:
+        sign = (e.credit == own) - (e.debit == own)
+        other = e.debit if e.credit == own else e.credit
+        why = " · ".join(part for part in (e.reason, e.reference, e.actor) if part)
+        change = f"{sign * e.amount:+d}" if sign else f"({e.amount})"
+        table.add_row(
+            str(e.number), e.at[:19].replace("T", " "), e.kind, change, str(e.available_after), str(e.held_after),
+            _plain(other), _plain(why),
+        )  # fmt: skip
+    _print_table(table, "There are no entries.")
+    if following is not None:
+        out.print(f"Older entries: --cursor {following}", style="dim")
+
+
+# The whole ledger
+
+
+@cli.command(epilog=_example("pluct check", "pluct check --json"))
+@as_json_option
+def check(as_json: bool) -> None:
+    """Verify every invariant over the whole ledger. Exit 0: sound; 1: broken, each finding named; 2: could not run."""
+    with _progress() as progress:
+        task = progress.add_task("checking", total=None)
+
+        def step(name: str, done: int, total: int) -> None:
+            progress.update(task, description=name, completed=done, total=total)
+
+        violations = _with_engine(lambda engine: engine.store.check(step))
+    if as_json:
+        _print_json({"ok": not violations, "violations": violations})
+    elif violations:
+        table = Table("broken", "where", "found")
+        for violation in violations:
+            table.add_row(violation.invariant, _plain(violation.subject), _plain(violation.found))
+        _print_table(table, "")
+        err.print("The ledger is broken. Stop the server, keep a copy of the file, and see docs/operations.md.")
+    else:
+        out.print("[green]The ledger is sound.[/]")
+    if violations:
+        sys.exit(REFUSED)
+
+
+@cli.command(
+    "import-kv",
+    short_help="Import the old key-value ledger.",
+    epilog=_example("pluct import-kv wallets.json", "pluct import-kv wallets.json --json"),
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@as_json_option
+def import_kv(file: Path, as_json: bool) -> None:
+    """Import the old key-value ledger: Cloudflare KV bulk JSON, [{"key": "user", "value": "12"}, …].
+
+    Keys with the prefixes user: and credits: name the same user. Running it again imports nothing twice.
+    """
+    pairs = kv_import.read(file)
+    with _progress() as progress:
+        task = progress.add_task("importing", total=len(pairs))
+        report = _with_engine(
+            lambda engine: kv_import.run(engine, pairs, local_actor(), lambda n: progress.advance(task, n))
+        )
+    if as_json:
+        _print_json(report)
+    else:
+        out.print(
+            f"Users imported: {report.imported}, with {report.credits} credits. Imported before: {report.already}. "
+            f"Without credits: {report.empty}. Keys refused: {len(report.refused)}."
+        )
+        table = Table("refused key", "why")
+        for refused in report.refused:
+            table.add_row(_plain(refused.key), _plain(refused.reason))
+        _print_table(table, "")
+    if report.refused:
+        sys.exit(REFUSED)
+
+
+# Means
+
+
+def _settings() -> settings.Settings:
+    return settings.load(os.environ, Path.cwd())
+
+
+def _with_engine(work: Callable[[Engine], Awaitable[T]]) -> T:
+    """Open the ledger as a guest, do the work, and let go."""
+    engine = app.build_engine(_settings(), Observer(None), serving=False)
+
+    async def run() -> T:
+        await engine.store.open()
+        try:
+            return await work(engine)
+        finally:
+            await engine.store.close()
+
+    return asyncio.run(run())
+
+
+def _expiry(when: str) -> int:
+    """`30d` and `12h` from now, or a time of its own."""
+    found = re.fullmatch(r"([1-9][0-9]{0,4})([dh])", when)
+    if found is None:
+        try:
+            return v1.time_of(when)
+        except InvalidRequest:
+            raise InvalidRequest("--expires must be like 30d, 12h or 2030-01-31T00:00:00Z.") from None
+    hours = int(found[1]) * (24 if found[2] == "d" else 1)
+    return app.now_ms() + hours * 3_600_000
+
+
+def _request_id() -> str:
+    return f"cli-{uuid4()}"
+
+
+def _progress() -> Progress:
+    """A bar on the terminal for what takes a while; silent where nobody looks."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
+
+
+def _print_json(value: object) -> None:
+    data = json.loads(msgspec.json.encode(value))
+    sys.stdout.write(json.dumps(data, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None) + "\n")
+
+
+def _print_fields(fields: dict[str, object]) -> None:
+    table = Table(show_header=False, box=None)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in fields.items():
+        table.add_row(name, _plain(str(value)))
+    out.print(table)
+
+
+def _print_table(table: Table, empty: str) -> None:
+    for column in table.columns:
+        column.overflow = "fold"
+    if table.row_count:
+        out.print(table)
+    elif empty:
+        out.print(empty)
+
+
+def _plain(value: str) -> str:
+    """Text from outside as it is: no markup in it means anything, and what the terminal cannot show is escaped."""
+    safe = value.encode("utf-8", "backslashreplace").decode()
+    return safe.replace("[", "\\[")

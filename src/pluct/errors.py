@@ -137,4 +137,4 @@ class OutcomeUnknown(Unavailable):
 class SetupError(PluctError):
     """The engine cannot start as it is set up."""
 
-    code, title = "setup", "Setup"
+    code, title = "setup", "Cannot run"

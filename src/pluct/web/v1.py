@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from pluct.engine import PAGE_MAX, Engine
 from pluct.errors import AmountTooLarge, InvalidRequest
-from pluct.model import AMOUNT_MAX, PRIORITY_DEFAULT, Category, Entry, Lot, Ticket, Wallet
+from pluct.model import AMOUNT_MAX, PRIORITY_DEFAULT, Category, Entry, Granted, Lot, Ticket, Wallet
 from pluct.web import access
 from pluct.web.endpoint import Answer, Call
 
@@ -170,7 +170,7 @@ async def vend_token(engine: Engine, call: Call) -> Answer:
 async def balance(engine: Engine, call: Call) -> Answer:
     """What a user can spend; zeros for an unknown user."""
     query: BalanceQuery = call.query
-    return Answer(_balance(await engine.balance(access.user_id(call, query.user_id)), call))
+    return Answer(balance_answer(await engine.balance(access.user_id(call, query.user_id)), call.request_id))
 
 
 async def add(engine: Engine, call: Call) -> Answer:
@@ -181,7 +181,7 @@ async def add(engine: Engine, call: Call) -> Answer:
         raise AmountTooLarge
     reference = None if body.reference is None else access.text(body.reference, "reference")
     reason = None if body.reason is None else _sentence(body.reason)
-    expires_at = None if body.expires_at is None else _time(body.expires_at)
+    expires_at = None if body.expires_at is None else time_of(body.expires_at)
     fingerprint = (user, body.amount, body.category, expires_at, body.priority, reference, reason)
     source = "webhook" if call.caller.key is None else "api"
     granted = await engine.grant(
@@ -189,17 +189,13 @@ async def add(engine: Engine, call: Call) -> Answer:
         expires_at=expires_at, reference=reference, reason=reason,
         claim=access.claim(call, "add", body.client_request_id, *fingerprint),
     )  # fmt: skip
-    answer = AddAnswer(
-        request_id=call.request_id, user_id=user, amount=granted.amount, grant_id=granted.grant_id,
-        new_balance=granted.available_after,
-    )  # fmt: skip
-    return Answer(answer, replayed=granted.replayed)
+    return Answer(add_answer(granted, call.request_id), replayed=granted.replayed)
 
 
 async def wallet(engine: Engine, call: Call) -> Answer:
     """A wallet with its lots, next expiry first."""
     found = await engine.wallet(access.user_id(call, call.path["userId"]))
-    return Answer(WalletAnswer(**msgspec.structs.asdict(_balance(found, call)), lots=lots(found)))
+    return Answer(wallet_answer(found, call.request_id))
 
 
 async def entries(engine: Engine, call: Call) -> Answer:
@@ -208,7 +204,7 @@ async def entries(engine: Engine, call: Call) -> Answer:
     query: HistoryQuery = call.query
     cursor = None if query.cursor is None else access.text(query.cursor, "cursor")
     page, following = await engine.history(user, query.limit, cursor)
-    return Answer(HistoryAnswer([entry_answer(entry) for entry in page], call.request_id, following))
+    return Answer(history_answer(page, following, call.request_id))
 
 
 async def adjust(engine: Engine, call: Call) -> Answer:
@@ -252,26 +248,40 @@ async def ticket(engine: Engine, call: Call) -> Answer:
     return Answer(ticket_answer(await engine.ticket(access.text(call.path["id"], "the ticket's id")), call))
 
 
-def _balance(w: Wallet, call: Call) -> BalanceAnswer:
+def balance_answer(w: Wallet, request_id: str) -> BalanceAnswer:
+    """A balance as it is shown."""
     return BalanceAnswer(
-        request_id=call.request_id, user_id=w.user_id, balance=w.available, available=w.available, held=w.held,
+        request_id=request_id, user_id=w.user_id, balance=w.available, available=w.available, held=w.held,
         debt=w.debt, main=w.available - w.promotional, bonus=w.promotional, updated_at=rfc3339(w.updated_at),
     )  # fmt: skip
 
 
-def lots(wallet: Wallet) -> list[LotAnswer]:
-    """A wallet's lots, next expiry first."""
+def wallet_answer(w: Wallet, request_id: str) -> WalletAnswer:
+    """A balance with its lots, next expiry first."""
 
     def expiry(lot: Lot) -> float:
         return float("inf") if lot.expires_at is None else lot.expires_at
 
-    return [
+    lots = [
         LotAnswer(
             lot.grant_id, lot.remaining, lot.category, lot.priority,
             None if lot.expires_at is None else rfc3339(lot.expires_at),
         )
-        for lot in sorted(wallet.lots, key=expiry)
+        for lot in sorted(w.lots, key=expiry)
     ]  # fmt: skip
+    return WalletAnswer(**msgspec.structs.asdict(balance_answer(w, request_id)), lots=lots)
+
+
+def add_answer(g: Granted, request_id: str) -> AddAnswer:
+    """A grant as it is shown."""
+    return AddAnswer(
+        request_id=request_id, user_id=g.user_id, amount=g.amount, grant_id=g.grant_id, new_balance=g.available_after
+    )
+
+
+def history_answer(page: list[Entry], next_cursor: str | None, request_id: str) -> HistoryAnswer:
+    """A page of entries as it is shown."""
+    return HistoryAnswer([entry_answer(entry) for entry in page], request_id, next_cursor)
 
 
 def entry_answer(e: Entry) -> EntryAnswer:
@@ -296,11 +306,12 @@ def _sentence(value: str) -> str:
     return access.text(value, "reason")
 
 
-def _time(value: str) -> int:
+def time_of(value: str) -> int:
+    """A time as in RFC 3339, with any offset, in milliseconds."""
     try:
         at = datetime.fromisoformat(value)
         if at.tzinfo is None:
             raise ValueError
-        return int(at.timestamp() * 1000)
+        return round(at.timestamp() * 1000)
     except (ValueError, OverflowError):
         raise InvalidRequest("expiresAt must be a time as in RFC 3339, such as 2030-01-31T00:00:00Z.") from None
