@@ -79,7 +79,7 @@ def cli() -> None:
     """
 
 
-class _Credits(click.ParamType):
+class _Credits(click.ParamType[int]):
     """A whole number written in plain digits; the ledger judges its size."""
 
     name = "credits"
