@@ -14,11 +14,31 @@ from typing import Any
 import httpx
 import pytest
 
+from pluct.commands import Fund, Vend, once
 from pluct.stores import Store, open_store
 from pluct.tickets import uuid7_source
 
 WEBHOOK_SECRET = "local-dev-webhook-secret-never-use-in-prod-67890"
 START_SECONDS_MAX = 20
+
+new_id = uuid7_source()
+
+
+def fund(user_id: str, amount: int, **more: Any) -> Fund:
+    """A grant of a new id."""
+    return Fund(user_id, new_id(), amount, "test", **more)
+
+
+def vend(user_id: str, cost: int = 1, key: str | None = None, **more: Any) -> Vend:
+    """A vend of a new ticket, with an idempotency key or without."""
+    claims = () if key is None else (once("vend", user_id, key, user_id, cost),)
+    return Vend(user_id, new_id(), "default", "premium", cost, 60, claims=claims, **more)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Async tests (`pytest.mark.anyio`) run on asyncio."""
+    return "asyncio"
 
 
 class Clock:
