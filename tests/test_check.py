@@ -1,0 +1,371 @@
+"""`pluct check`: each invariant's query finds the damage it is for and nothing else; a sound ledger passes.
+
+The damage is done with raw SQL to a copy of a busy ledger, with triggers dropped and constraints ignored, as a
+careless hand or a bug of ours might. Each way breaks one invariant and keeps the others, so that one name comes out.
+"""
+
+import asyncio
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tests.conftest import WEBHOOK_SECRET, Clock, Pluct, fund, new_id, opened, vend
+
+from pluct.commands import Adjust, Capture, Redeem, Void, once_by_reference
+from pluct.errors import Refusal, Unavailable
+from pluct.model import BALANCE_MAX
+from pluct.stores import Violation, sqlite_check
+
+LOTS = "lots sum to available"
+LOT = "every lot has something left and the earliest expiry is the wallet's"
+BOUNDS = "balances are within their bounds"
+HELD = "held is the sum of open holds"
+BALANCE = "a balance is the sum of its entries, counted without a gap"
+CHAIN = "an entry follows the one before it"
+LAST = "a wallet points to its last entry"
+KIND = "an entry moves credits between the accounts of its kind"
+TICKET = "a ticket's entries say what the ticket says"
+SETTLED = "captured and returned make the cost once a ticket is settled"
+REFERENCE = "a payment reference is granted once"
+CLAIM = "a claim's ticket exists"
+
+TRIGGERS = "DROP TRIGGER entries_are_never_changed; DROP TRIGGER entries_are_never_deleted;"
+GRACE_SECONDS = 3_600
+
+
+async def _busy(path: Path) -> None:
+    """Every kind of entry but `repay`, every state of a ticket, and users who have little to do with each other."""
+    clock = Clock()
+    async with opened(path, clock) as store:
+
+        async def done(command: Any) -> Any:
+            outcome = await store.submit(command)
+            assert not isinstance(outcome, Refusal), outcome
+            clock.move(1)
+            return outcome
+
+        async def hold(user_id: str, cost: int, redeem: bool) -> str:
+            ticket: str = (
+                await done(vend(user_id, cost, settle="report", report_seconds=60, key=f"hold {cost}"))
+            ).ticket_id
+            if redeem:
+                await done(Redeem(user_id, ticket, "premium"))
+            return ticket
+
+        await done(fund("amina", 100, reference="R1", claims=(once_by_reference("R1", "amina", 100),)))
+        await done(fund("amina", 10, category="promotional", expires_at=clock() + 10**9))
+        await done(fund("amina", 2, expires_at=clock() + 30_000))
+        await done(vend("amina", 1))
+        await done(vend("amina", 3, "vended"))
+        await done(Capture("amina", await hold("amina", 8, True), 5, GRACE_SECONDS))
+        await done(Void("amina", await hold("amina", 6, True), GRACE_SECONDS, "no work done"))
+        await done(Void("amina", (await done(vend("amina", 7))).ticket_id, GRACE_SECONDS, "refund"))
+        await done(Adjust("amina", new_id(), 9, "sorry", "cli:ops"))
+        await done(Adjust("amina", new_id(), -4, "sold twice", "cli:ops"))
+        await done(fund("brian", 20, reference="R2", claims=(once_by_reference("R2", "brian", 20),)))
+        await done(vend("brian", 2))
+        await done(fund("chipo", 30))
+        await hold("chipo", 11, True)
+        clock.move(100)
+        for sweep in await store.due(clock(), GRACE_SECONDS, 10):
+            await done(sweep)
+        await hold("amina", 12, False)
+        await hold("chipo", 13, True)
+
+
+@pytest.fixture(scope="module")
+def busy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sound and busy ledger, at rest in one file."""
+    path = tmp_path_factory.mktemp("busy") / "pluct.db"
+    asyncio.run(_busy(path))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return path
+
+
+@pytest.fixture
+def damaged(busy: Path, tmp_path: Path) -> Callable[[str], Path]:
+    """The busy ledger's copy after a script that no trigger and no constraint keeps from doing damage."""
+
+    def damage(script: str) -> Path:
+        path = Path(shutil.copy(busy, tmp_path / "damaged.db"))
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            before = connection.total_changes
+            connection.execute("PRAGMA ignore_check_constraints = 1")
+            connection.executescript(TRIGGERS + script)
+            assert connection.total_changes > before, "the script changes something"
+        return path
+
+    return damage
+
+
+def found(path: Path) -> list[Violation]:
+    return sqlite_check.check(path, lambda *_: None)
+
+
+def named(path: Path) -> set[str]:
+    return {violation.invariant for violation in found(path)}
+
+
+def whale(available: int, debt: int, entries: str) -> str:
+    """Another user, whose balances and entries agree with each other."""
+    return f"""
+        INSERT INTO wallets VALUES ('whale', {available}, 0, {debt}, 2, 'e2', NULL, 1,
+          '[[1,"g",{available},"paid",50,null]]');
+        INSERT INTO entries (id, user_id, number, previous_id, at, kind, amount, debit, credit, available_after,
+          held_after) VALUES {entries};"""
+
+
+TOO_RICH = whale(
+    BALANCE_MAX + 1, 0,
+    f"""('e1', 'whale', 1, NULL, 1, 'grant', {BALANCE_MAX}, 'issued:x', 'user:whale', {BALANCE_MAX}, 0),
+        ('e2', 'whale', 2, 'e1', 1, 'grant', 1, 'issued:x', 'user:whale', {BALANCE_MAX + 1}, 0)""",
+)  # fmt: skip
+OVERPAID = whale(
+    5, -5,
+    """('e1', 'whale', 1, NULL, 1, 'grant', 10, 'issued:x', 'user:whale', 10, 0),
+       ('e2', 'whale', 2, 'e1', 1, 'repay', 5, 'user:whale', 'debt:whale', 5, 0)""",
+)  # fmt: skip
+ENTRY = "UPDATE entries SET {} WHERE user_id = 'amina' AND number = {};".format
+A_TICKET = "UPDATE tickets SET {} WHERE user_id = '{}' AND state = '{}' AND cost = {};".format
+
+DAMAGE = [
+    (LOTS, "a lot that grew", "UPDATE wallets SET lots = json_set(lots, '$[0][2]', 99) WHERE user_id = 'brian';"),
+    (LOTS, "a lot that is gone", "UPDATE wallets SET lots = json_remove(lots, '$[0]') WHERE user_id = 'brian';"),
+    (LOT, "an expiry that no lot has", "UPDATE wallets SET next_expiry_at = next_expiry_at + 1;"),
+    (LOT, "an expiry that is not swept", "UPDATE wallets SET next_expiry_at = NULL WHERE user_id = 'amina';"),
+    (
+        LOT, "an empty lot",
+        """UPDATE wallets SET lots = json_insert(lots, '$[#]', json('[9,"g",0,"paid",50,null]'));""",
+    ),
+    (BOUNDS, "a balance that JavaScript cannot count", TOO_RICH),
+    (BOUNDS, "a debt below zero", OVERPAID),
+    (HELD, "a hold that ended without an entry", A_TICKET("state='voided', returned=12, due_at=NULL", "amina",
+                                                          "issued", 12)),
+    (BALANCE, "a wallet that is gone", "DELETE FROM wallets WHERE user_id = 'brian';"),
+    (
+        BALANCE, "credits from nowhere",
+        """UPDATE wallets SET available = available + 5, lots = json_set(lots, '$[0][2]', available + 5)
+           WHERE user_id = 'brian';""",
+    ),
+    (
+        BALANCE, "a debt from nowhere",
+        """UPDATE wallets SET available = 0, debt = 7, lots = '[]' WHERE user_id = 'brian';""",
+    ),
+    (BALANCE, "a wallet from nowhere", """UPDATE wallets SET entries = entries + 1,
+        last_entry_id = (SELECT last_entry_id FROM wallets w WHERE w.user_id = 'brian') WHERE 0;
+        UPDATE entries SET credit = 'user:amina', kind = 'grant' WHERE 0;
+        UPDATE wallets SET available = available - 1, lots = json_set(lots, '$[0][2]', available - 1)
+        WHERE user_id = 'chipo';"""),
+    (CHAIN, "an entry that skips one", ENTRY("previous_id=(SELECT id FROM entries WHERE user_id='amina' AND number=2)",
+                                             4)),
+    (CHAIN, "an entry that follows another user's", """UPDATE entries SET previous_id =
+        (SELECT id FROM entries WHERE user_id = 'chipo' AND number = 1) WHERE user_id = 'brian' AND number = 2;"""),
+    (CHAIN, "a balance misremembered", ENTRY("available_after = available_after + 1", 3)),
+    (CHAIN, "a hold misremembered", ENTRY("held_after = held_after + 1", 3)),
+    (LAST, "a wallet that points to its first entry", """UPDATE wallets SET last_entry_id =
+        (SELECT id FROM entries e WHERE e.user_id = 'brian' AND number = 1) WHERE user_id = 'brian';"""),
+    (LAST, "a wallet that points nowhere", "UPDATE wallets SET last_entry_id = 'nowhere' WHERE user_id = 'brian';"),
+    (LAST, "a wallet that points to another's entry", """UPDATE wallets SET last_entry_id =
+        (SELECT id FROM entries e WHERE e.user_id = 'chipo' AND number = 2) WHERE user_id = 'brian';"""),
+    (KIND, "a grant out of nothing", ENTRY("debit = 'nothing'", 1)),
+    (TICKET, "a capture misremembered", A_TICKET("captured = 4, returned = 4", "amina", "captured", 8)),
+    (TICKET, "a refund misremembered", A_TICKET("state='captured', captured=7, returned=0", "amina", "voided", 7)),
+    (TICKET, "a ticket that is gone", "DELETE FROM tickets WHERE user_id = 'amina' AND cost = 1;"),
+    (TICKET, "a ticket that nobody paid", """INSERT INTO tickets SELECT 't', user_id, action, audience, cost, settle,
+        report_seconds, issued_at, expires_at, state, redeemed_at, captured, returned, due_at, taken
+        FROM tickets WHERE user_id = 'amina' AND cost = 1;"""),
+    (SETTLED, "a return of less than the rest", A_TICKET("returned = 2", "amina", "captured", 8)),
+    (SETTLED, "an open ticket that nothing ends", A_TICKET("state = 'issued'", "amina", "captured", 1)),
+    (SETTLED, "a ticket that lots paid more for", "UPDATE tickets SET taken = json_set(taken, '$[0][2]', 44);"),
+    (REFERENCE, "a payment granted twice", "UPDATE entries SET reference = 'R1' WHERE reference = 'R2';"),
+    (CLAIM, "a key of no ticket", "UPDATE claims SET outcome = json_set(outcome, '$.ticket_id', 'none')"
+                                  " WHERE json_extract(outcome, '$.type') = 'vended' AND user_id = 'chipo';"),
+    (CLAIM, "a key of another's ticket", "UPDATE claims SET user_id = 'brian'"
+                                         " WHERE json_extract(outcome, '$.type') = 'vended' AND user_id = 'amina';"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("invariant", "script"), [(i, s) for i, _, s in DAMAGE], ids=[name for _, name, _ in DAMAGE])
+def test_damage_is_found_under_its_own_name(damaged: Callable[[str], Path], invariant: str, script: str) -> None:
+    """Each way to break one invariant is found as that invariant, and as no other."""
+    assert named(damaged(script)) == {invariant}
+
+
+def test_every_invariant_has_its_damage() -> None:
+    """No query goes without a kind of damage that it finds."""
+    assert {invariant for invariant, _, _ in DAMAGE} == set(sqlite_check.CHECKS)
+
+
+@pytest.mark.parametrize("kind", ["grant", "vend", "hold", "capture", "return", "refund", "expire", "adjust"])
+def test_an_entry_of_the_wrong_kind_is_found(damaged: Callable[[str], Path], kind: str) -> None:
+    """An entry that says it is of another kind is found, whatever kind it was."""
+    script = "UPDATE entries SET kind = 'repay' WHERE id = (SELECT min(id) FROM entries WHERE kind = '{}');"
+    assert named(damaged(script.format(kind))) == {KIND}
+
+
+BLIND = "a known gap of the check: {}"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(
+            "UPDATE tickets SET taken = '[]' WHERE user_id = 'amina' AND cost = 12;", id="a hold that no lot paid"
+        ),
+        pytest.param(
+            """DELETE FROM tickets WHERE user_id = 'amina' AND cost = 1;
+               UPDATE entries SET ticket_id = NULL WHERE user_id = 'amina' AND kind = 'vend' AND amount = 1;""",
+            id="a vend without a ticket",
+        ),
+        pytest.param(
+            "DELETE FROM entries WHERE user_id = 'brian'; DELETE FROM wallets WHERE user_id = 'brian';"
+            "DELETE FROM tickets WHERE user_id = 'brian';",
+            id="a payment claimed, and no grant of it",
+        ),
+        pytest.param(
+            "DELETE FROM claims WHERE user_id = 'brian';", id="a payment granted, and no claim that keeps it from more"
+        ),
+        pytest.param("UPDATE wallets SET lots = 'none' WHERE user_id = 'brian';", id="lots that cannot be read"),
+        pytest.param("UPDATE claims SET outcome = 'none' WHERE user_id = 'brian';", id="a claim that cannot be read"),
+    ],
+)
+def test_other_damage_is_found(damaged: Callable[[str], Path], script: str) -> None:
+    """Damage that lets credits be lost or made is found, whatever the invariant that names it."""
+    assert found(damaged(script)) != []
+
+
+# A sound ledger
+
+
+def test_a_busy_ledger_is_sound(busy: Path) -> None:
+    """A ledger with every kind of entry and every state of a ticket has no violations."""
+    with closing(sqlite3.connect(busy)) as connection:
+        kinds = {kind for (kind,) in connection.execute("SELECT DISTINCT kind FROM entries")}
+        states = {state for (state,) in connection.execute("SELECT DISTINCT state FROM tickets")}
+    assert kinds == {"grant", "vend", "hold", "capture", "return", "refund", "expire", "adjust"}
+    assert states == {"issued", "redeemed", "captured", "voided", "expired"}
+    assert found(busy) == []
+
+
+def test_a_check_changes_nothing(busy: Path, tmp_path: Path) -> None:
+    """The file holds the same bytes after a check as before it."""
+    path = Path(shutil.copy(busy, tmp_path / "pluct.db"))
+    before = path.read_bytes()
+    assert found(path) == []
+    assert path.read_bytes() == before
+
+
+def test_findings_are_bounded(damaged: Callable[[str], Path]) -> None:
+    """A ledger broken all over is reported with a bounded number of findings per invariant, naming whom and what."""
+    many = sqlite_check.FINDINGS_MAX + 10
+    path = damaged(f"""
+        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {many})
+        INSERT INTO wallets SELECT 'user ' || i, 3, 0, 0, 1, 'none', NULL, 1, '[[1,"g",2,"paid",50,null]]' FROM n;""")
+    violations = found(path)
+    assert {violation.invariant for violation in violations} == {LOTS, BALANCE, LAST}
+    lots = [violation for violation in violations if violation.invariant == LOTS]
+    assert len(lots) == sqlite_check.FINDINGS_MAX
+    assert lots[0].subject.startswith("user ") and lots[0].found == "lots 2, available 3"
+
+
+@pytest.mark.anyio
+async def test_a_page_that_is_lost_is_not_called_sound(busy: Path, tmp_path: Path) -> None:
+    """A file with a page of the ledger overwritten is either reported broken or cannot be checked."""
+    path = Path(shutil.copy(busy, tmp_path / "pluct.db"))
+    with closing(sqlite3.connect(path)) as connection:
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'entries'").fetchone()
+    with path.open("r+b") as file:
+        file.seek((root - 1) * size)
+        file.write(os.urandom(size))
+    async with opened(path, Clock()) as store:
+        with pytest.raises(Unavailable, match="malformed"):
+            assert await store.check(lambda *_: None) == []
+
+
+@pytest.mark.anyio
+async def test_a_check_sees_one_moment_of_a_ledger_at_work(tmp_path: Path) -> None:
+    """Checks beside a store that writes without pause find nothing, and the store writes on meanwhile."""
+    clock = Clock()
+    async with opened(tmp_path / "pluct.db", clock) as store, opened(store.path, clock, serving=False) as guest:
+        stop = asyncio.Event()
+        vended = 0
+
+        async def customer(user_id: str) -> None:
+            nonlocal vended
+            await store.submit(fund(user_id, 100_000))
+            while not stop.is_set():
+                ticket = vend(user_id, 3, settle="report")
+                await asyncio.gather(
+                    store.submit(ticket),
+                    store.submit(Redeem(user_id, ticket.ticket_id, "premium")),
+                    store.submit(Capture(user_id, ticket.ticket_id, 1, GRACE_SECONDS)),
+                )
+                vended += 1
+
+        customers = [asyncio.ensure_future(customer(f"user {number}")) for number in range(8)]
+        between = []
+        for _ in range(12):
+            assert await guest.check(lambda *_: None) == []
+            between.append(vended)
+        stop.set()
+        await asyncio.gather(*customers)
+        assert between[-1] > between[0], "the store was at work all the while"
+        assert await guest.check(lambda *_: None) == []
+
+
+# The program
+
+
+def test_the_program_says_what_is_broken(damaged: Callable[[str], Path], make_pluct: Callable[..., Pluct]) -> None:
+    """`pluct check` exits with 1 and names each broken invariant and where, for people and for programs."""
+    path = damaged("UPDATE wallets SET next_expiry_at = NULL WHERE user_id = 'amina';")
+    pluct = make_pluct(DATABASE_URL=f"sqlite:///{path}")
+    answer = pluct.json("check", exit_code=1)
+    assert answer["ok"] is False
+    assert [(v["invariant"], v["subject"]) for v in answer["violations"]] == [(LOT, "amina")]
+    shown = " ".join(pluct.run("check", exit_code=1, COLUMNS="300").stdout.split())
+    assert LOT in shown and "amina" in shown
+
+
+def test_the_program_cannot_check_what_is_no_ledger(make_pluct: Callable[..., Pluct]) -> None:
+    """`pluct check` over a file that is no database exits with 2 and says so."""
+    pluct = make_pluct()
+    pluct.database.parent.mkdir()
+    pluct.database.write_bytes(b"This is a letter, not a ledger. " * 200)
+    done = pluct.run("check", exit_code=2)
+    assert "not a database" in done.stderr and done.stdout == ""
+
+
+def test_the_program_checks_beside_a_server_at_work(server: Pluct) -> None:
+    """`pluct check` beside a server under load exits with 0 each time, and the server misses nothing."""
+    assert server.fund("amina", 1_000_000).status_code == 200
+
+    async def load(stop: asyncio.Event, statuses: list[int]) -> None:
+        async with httpx.AsyncClient(base_url=server.url, timeout=30) as client:
+            headers = {"x-webhook-secret": WEBHOOK_SECRET}
+            while not stop.is_set():
+                vending = client.post("/vend-token", json={"userId": "amina"})
+                granting = client.post("/add-credits", json={"userId": "brian", "amount": 1}, headers=headers)
+                statuses += [answer.status_code for answer in await asyncio.gather(vending, granting)]
+
+    async def main() -> list[int]:
+        stop, statuses = asyncio.Event(), []
+        loads = [asyncio.ensure_future(load(stop, statuses)) for _ in range(4)]
+        for _ in range(3):
+            assert (await asyncio.to_thread(server.json, "check")) == {"ok": True, "violations": []}
+        stop.set()
+        await asyncio.gather(*loads)
+        return statuses
+
+    statuses = asyncio.run(main())
+    assert set(statuses) == {200}
+    assert server.available("brian") == len(statuses) // 2
+    assert server.available("amina") == 1_000_000 - len(statuses) // 2
