@@ -1,5 +1,5 @@
 # The few commands. Everything runs from .venv, made from hash-checked locks.
-.PHONY: setup run test check lock
+.PHONY: setup run test check bench lock
 UV := $(shell command -v uv 2>/dev/null || echo .venv/bin/uv)
 STAMP := .venv/.installed
 
@@ -22,6 +22,9 @@ check: setup
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
+
+bench: setup
+	.venv/bin/python -m bench
 
 lock:
 	$(UV) pip compile -q --generate-hashes --universal --no-emit-index-url --no-header pyproject.toml -o requirements.lock

@@ -86,7 +86,7 @@ BANNED_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "core"}
 LEFT_UNDONE = re.compile(r"\b(?:TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK)\b")
 MACHINE_PATH = re.compile(r"(?<![\w.~$}-])(?:/(?:home|Users|root|work|mnt|workspace)/[\w.]|[A-Z]:\\{1,2}Users)")
 WITHOUT_PROSE = {"requirements.lock", "requirements-dev.lock", "requirements-uv.lock", "LICENSE"}
-TEXT = {".py", ".sql", ".md", ".toml", ".js", ".css", ".html", ".lock", ".txt", ".sh", ""}
+TEXT = {".py", ".sql", ".md", ".toml", ".js", ".css", ".html", ".lock", ".txt", ".sh", ".json", ".yml", ".yaml", ""}
 
 
 class Source(NamedTuple):

@@ -96,7 +96,7 @@ def serve(settings: Settings) -> None:
         try:
             config = uvicorn.Config(
                 build(settings, engine), loop="uvloop", http="httptools", ws="none", log_config=None,
-                access_log=False, server_header=False, timeout_graceful_shutdown=DRAIN_SECONDS_MAX,
+                access_log=False, server_header=False, proxy_headers=False, timeout_graceful_shutdown=DRAIN_SECONDS_MAX,
             )  # fmt: skip
             await _Server(config).serve([listener])
         finally:

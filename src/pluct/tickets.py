@@ -137,18 +137,17 @@ def _is_number(value: object) -> TypeGuard[int | float]:
 def uuid7_source(clock: Callable[[], float] = time.time) -> Callable[[], str]:
     """A maker of UUIDv7 in text form (RFC 9562, section 5.7), each larger than the one before it.
 
-    Within a millisecond the random part is counted upward from a random start, so that rows of one process land at
-    the end of their trees; a clock that steps back is waited out by counting on.
+    Each millisecond starts at 74 random bits and counts up from there (section 6.2, method 2), so that rows of one
+    process land at the end of their trees; a clock that steps back is waited out by counting on. The ids are unique,
+    not secret.
     """
     last = 0
 
     def make() -> str:
         nonlocal last
-        fresh = int(clock() * 1000) << 74 | int.from_bytes(os.urandom(9), "big") >> 1
-        last = fresh if fresh >> 74 > last >> 74 else last + 1 + int.from_bytes(os.urandom(4), "big")
-        stamp = last >> 74
-        high, low = (last >> 62) & 0xFFF, last & 0x3FFF_FFFF_FFFF_FFFF
-        text = f"{stamp << 80 | 0x7000 << 64 | high << 64 | 1 << 63 | low:032x}"
+        now = int(clock() * 1000)
+        last = now << 74 | int.from_bytes(os.urandom(9), "big") >> 1 if now > last >> 74 else last + 1
+        text = f"{last >> 74:012x}7{last >> 62 & 0xFFF:03x}{last & 0x3FFF_FFFF_FFFF_FFFF | 1 << 63:016x}"
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
     return make

@@ -1,0 +1,1 @@
+"""What produces the tables of docs/benchmarks.md: `python -m bench`."""
