@@ -9,6 +9,7 @@ import random
 import sys
 import time
 from array import array
+from typing import cast
 from urllib.parse import urlsplit
 
 import uvloop
@@ -43,8 +44,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's own kind
         self._send()
 
     def data_received(self, data: bytes) -> None:

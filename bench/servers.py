@@ -37,7 +37,9 @@ class Server:
         """Send vends from a process of its own; rate, latencies, and the server's CPU per request."""
         before = self.cpu_seconds()
         command = [sys.executable, "-m", "bench.load", self.url, str(requests), str(users), str(connections)]
-        result: dict[str, Any] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+        result: dict[str, Any] = json.loads(
+            subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=300).stdout
+        )
         assert result.pop("statuses") == {"200": requests}, "every vend must succeed"
         result["cpu_us"] = (self.cpu_seconds() - before) / requests * 1e6
         return result

@@ -6,20 +6,28 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import pytest
+from joserfc import jwt
+from joserfc.jwk import OctKey
 
 from pluct.commands import Fund, Vend, once
+from pluct.settings import DEVELOPMENT_SECRETS
 from pluct.stores import Store, open_store
 from pluct.tickets import uuid7_source
 
 WEBHOOK_SECRET = "local-dev-webhook-secret-never-use-in-prod-67890"
+JWT_SECRET = DEVELOPMENT_SECRETS["JWT_SECRET"]
+USER_TOKEN_SECRET = DEVELOPMENT_SECRETS["USER_TOKEN_SECRET"]
 START_SECONDS_MAX = 20
+
+T = TypeVar("T")
 
 new_id = uuid7_source()
 
@@ -166,3 +174,41 @@ async def opened(path: Path, clock: Callable[[], int], **options: Any) -> AsyncI
         yield store
     finally:
         await store.close()
+
+
+@contextmanager
+def served(folder: Path, toml: str | None = None, **environment: str) -> Iterator[Pluct]:
+    """A running server that all tests of a module share."""
+    if toml is not None:
+        (folder / "pluct.toml").write_text(toml)
+    pluct = Pluct(folder, **environment)
+    try:
+        pluct.start()
+        yield pluct
+    finally:
+        pluct.close()
+
+
+def until(look: Callable[[], T], seconds_max: float = 7.0) -> T:
+    """Look until there is something to see, and return it; it is an error if that takes too long."""
+    end = time.monotonic() + seconds_max
+    while not (seen := look()):
+        assert time.monotonic() < end, f"not seen within {seconds_max} s"
+        time.sleep(0.02)
+    return seen
+
+
+def claims(token: str, secret: str = JWT_SECRET) -> dict[str, Any]:
+    """What a token says, once an independent library has found its signature good."""
+    return jwt.decode(token, OctKey.import_key(secret), algorithms=["HS256"]).claims
+
+
+def signed(content: Mapping[str, Any], secret: str) -> str:
+    """A token with these claims, made by an independent library."""
+    return jwt.encode({"alg": "HS256", "typ": "JWT"}, dict(content), OctKey.import_key(secret))
+
+
+def user_token(user_id: str, **more: Any) -> dict[str, str]:
+    """A user token for the next minute, as the header that carries it; `more` replaces claims."""
+    content = {"sub": user_id, "aud": "pluct-business-engine", "exp": int(time.time()) + 60} | more
+    return {"Authorization": f"Bearer {signed(content, USER_TOKEN_SECRET)}"}

@@ -200,7 +200,11 @@ def test_damage_is_found_under_its_own_name(damaged: Callable[[str], Path], inva
 
 def test_every_invariant_has_its_damage() -> None:
     """No query goes without a kind of damage that it finds."""
-    assert {invariant for invariant, _, _ in DAMAGE} == set(sqlite_check.CHECKS)
+    others = {
+        "what is kept as JSON can be read", "credits are spent on a ticket",
+        "a granted payment is claimed, so that it is not granted again", "a claimed grant was made",
+    }  # fmt: skip
+    assert {invariant for invariant, _, _ in DAMAGE} | others == set(sqlite_check.CHECKS)
 
 
 @pytest.mark.parametrize("kind", ["grant", "vend", "hold", "capture", "return", "refund", "expire", "adjust"])
@@ -224,7 +228,6 @@ OTHER_DAMAGE = {
 }
 
 
-@pytest.mark.xfail(strict=True, reason="sqlite_check has no query for this yet, or stops at text that is not JSON")
 @pytest.mark.parametrize("script", OTHER_DAMAGE.values(), ids=OTHER_DAMAGE)
 def test_other_damage_is_found(damaged: Callable[[str], Path], script: str) -> None:
     """Damage that lets credits be lost or made is found, whatever the invariant that names it."""

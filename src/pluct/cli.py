@@ -5,6 +5,7 @@ Every command opens the same file a server may be serving and works beside it. `
 """
 
 import asyncio
+import getpass
 import json
 import os
 import re
@@ -22,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from pluct import __version__, app, kv_import, settings
-from pluct.engine import PAGE_MAX, Engine, local_actor
+from pluct.engine import PAGE_MAX, Engine
 from pluct.errors import InvalidRequest, PluctError, Refusal, SetupError
 from pluct.model import Category, Role, user_account
 from pluct.observe import Observer
@@ -58,10 +59,10 @@ def main() -> NoReturn:
             _print_json(problem(error, Call({}, _request_id())).content)
         else:
             err.print(f"[bold red]{error.title}:[/] ", end="")
-            err.print(error.sentence, markup=False)
+            err.print(_shown(error.sentence), markup=False, soft_wrap=True)
         sys.exit(REFUSED if isinstance(error, Refusal) else COULD_NOT_RUN)
     except Exception as error:
-        err.print(f"This is a bug in pluct: {type(error).__name__}: {error}", markup=False)
+        err.print(_shown(f"This is a bug in pluct: {type(error).__name__}: {error}"), markup=False, soft_wrap=True)
         sys.exit(COULD_NOT_RUN)
     sys.exit(0)
 
@@ -205,7 +206,7 @@ def grant(
     category: Category = "promotional" if promotional else "paid"
     granted = _with_engine(
         lambda engine: engine.grant(
-            text(user, "USER"), amount, source="operator", actor=local_actor(), category=category,
+            text(user, "USER"), amount, source="operator", actor=_local_actor(), category=category,
             reason=text(reason, "--reason"), reference=None if reference is None else text(reference, "--reference"),
             expires_at=None if expires is None else _expiry(expires),
         )
@@ -230,7 +231,7 @@ def grant(
 def adjust(user: str, amount: int, reason: str, as_json: bool) -> None:
     """Correct USER's balance by ±AMOUNT credits. It never goes below zero."""
     adjusted = _with_engine(
-        lambda engine: engine.adjust(text(user, "USER"), amount, text(reason, "--reason"), local_actor())
+        lambda engine: engine.adjust(text(user, "USER"), amount, text(reason, "--reason"), _local_actor())
     )
     if as_json:
         _print_json(v1.entry_answer(adjusted.entry))
@@ -329,7 +330,7 @@ def import_kv(file: Path, as_json: bool) -> None:
     with _progress() as progress:
         task = progress.add_task("importing", total=len(pairs))
         report = _with_engine(
-            lambda engine: kv_import.run(engine, pairs, local_actor(), lambda n: progress.advance(task, n))
+            lambda engine: kv_import.run(engine, pairs, _local_actor(), lambda n: progress.advance(task, n))
         )
     if as_json:
         _print_json(report)
@@ -365,6 +366,14 @@ def _with_engine(work: Callable[[Engine], Awaitable[T]]) -> T:
             await engine.store.close()
 
     return asyncio.run(run())
+
+
+def _local_actor() -> str:
+    """Who sits at this terminal."""
+    try:
+        return "cli:" + getpass.getuser()
+    except (KeyError, OSError):
+        return "cli"
 
 
 def _expiry(when: str) -> int:
@@ -414,5 +423,9 @@ def _print_table(table: Table, empty: str) -> None:
 
 def _plain(value: str) -> str:
     """Text from outside as it is: no markup in it means anything, and what the terminal cannot show is escaped."""
-    safe = value.encode("utf-8", "backslashreplace").decode()
-    return safe.replace("[", "\\[")
+    return _shown(value).replace("[", "\\[")
+
+
+def _shown(value: str) -> str:
+    """Text from outside in characters that every terminal can be sent."""
+    return value.encode("utf-8", "backslashreplace").decode()

@@ -3,7 +3,6 @@
 Everything it needs is handed in. Refusals and faults are raised; every other answer is durable.
 """
 
-import getpass
 import hashlib
 import secrets
 from collections.abc import Callable
@@ -214,11 +213,3 @@ def _amount(amount: int) -> int:
     if amount < 1:
         raise InvalidRequest(f"amount must be a whole number from 1 to {AMOUNT_MAX}.")
     return amount
-
-
-def local_actor() -> str:
-    """Who sits at this terminal."""
-    try:
-        return "cli:" + getpass.getuser()
-    except (KeyError, OSError):
-        return "cli"

@@ -4,7 +4,7 @@ Nothing here reads the process's environment: `load` is handed one.
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ DEFAULTS = {
     "PLUCT_PORT": "8787",
     "RETURNED_GRACE_SECONDS": "86400",
 }
+NUMBERS = ("PLUCT_PORT", "RETURNED_GRACE_SECONDS")
 NAMES = (*DEFAULTS, *DEVELOPMENT_SECRETS)
 SECRET_BYTES_MIN = 32
 
@@ -48,6 +49,9 @@ class Settings(msgspec.Struct, frozen=True):
     def __repr__(self) -> str:
         return f"Settings(env={self.env!r}, database={str(self.database)!r}, user_auth={self.user_auth!r})"
 
+    def __rich_repr__(self) -> Iterator[tuple[str, str]]:
+        yield from (("env", self.env), ("database", str(self.database)), ("user_auth", self.user_auth))
+
 
 def load(environ: Mapping[str, str], cwd: Path) -> Settings:
     """The settings, or a `SetupError` that names every problem."""
@@ -62,11 +66,16 @@ def load(environ: Mapping[str, str], cwd: Path) -> Settings:
             problems.append(f"{file}: unknown key {key!r}; see docs/settings.md for the known ones.")
         elif isinstance(value, list) and name == "WEBHOOK_SECRET" and all(isinstance(v, str) for v in value):
             values.setdefault(name, ",".join(value))
-        elif not isinstance(value, str | int) or isinstance(value, bool):
-            problems.append(f"{file}: {key} must be a string or a whole number.")
-        else:
+        elif isinstance(value, str):
+            values.setdefault(name, value)
+        elif name in NUMBERS and type(value) is int and abs(value) < 10**12:
             values.setdefault(name, str(value))
+        else:
+            problems.append(f"{file}: {key} must be {'a whole number' if name in NUMBERS else 'a string'}.")
     stated = set(values)
+    for name in [name for name, value in values.items() if not _is_text(value)]:
+        problems.append(f"{name} is not text: it has characters that are not UTF-8, or a null character.")
+        values[name] = DEFAULTS.get(name, f"{name} was not text, and so is not judged further")
     for name, default in DEFAULTS.items():
         values.setdefault(name, default)
 
@@ -86,6 +95,8 @@ def load(environ: Mapping[str, str], cwd: Path) -> Settings:
     if production and "PLUCT_USER_AUTH" not in stated:
         problems.append("PLUCT_USER_AUTH must be stated in production: token, or open if every user id is believed.")
     user_auth = one_of("PLUCT_USER_AUTH", "open", "token")
+    if not values["PLUCT_HOST"]:
+        problems.append("PLUCT_HOST must not be empty; 127.0.0.1 is this machine alone, 0.0.0.0 every address it has.")
     if values["PLUCT_SIGNING"] != "HS256":
         problems.append("PLUCT_SIGNING must be HS256: this version signs with nothing else.")
     webhook, jwt, user_token = _secrets(values, production, user_auth, problems)
@@ -106,9 +117,16 @@ def _read(file: Path, problems: list[str]) -> dict[str, Any]:
         return {}
     except OSError as error:
         problems.append(f"{file} cannot be read: {error.strerror}.")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         problems.append(f"{file} is not valid TOML: {error}.")
     return {}
+
+
+def _is_text(value: str) -> bool:
+    try:
+        return b"\0" not in value.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def _actions(tables: Any, file: Path, problems: list[str]) -> dict[str, Action]:
@@ -117,14 +135,28 @@ def _actions(tables: Any, file: Path, problems: list[str]) -> dict[str, Action]:
         problems.append(f"{file}: actions must be tables, as in [actions.default].")
         return actions
     for name, table in tables.items():
-        try:
-            action = msgspec.convert(table, Action)
-        except msgspec.ValidationError as error:
-            problems.append(f"{file}: [actions.{name}]: {error}.")
+        where = f"{file}: [actions.{name}]"
+        if not isinstance(table, dict):
+            problems.append(f"{where} must be a table.")
             continue
-        problems += [f"{file}: [actions.{name}]: {problem}." for problem in action.problems()]
-        actions[name] = action
+        actions[name] = action = _action(table, where, problems)
+        problems += [f"{where}: {problem}." for problem in action.problems()]
     return actions
+
+
+def _action(table: dict[str, Any], where: str, problems: list[str]) -> Action:
+    """The action, as far as its keys can be read."""
+    kinds = {field.name: field.type for field in msgspec.structs.fields(Action)}
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in kinds:
+            problems.append(f"{where}: unknown key {key!r}; known are {', '.join(kinds)}.")
+            continue
+        try:
+            found[key] = msgspec.convert(value, kinds[key])
+        except msgspec.ValidationError as error:
+            problems.append(f"{where}: {key}: {error}.")
+    return Action(**found)
 
 
 def _secrets(

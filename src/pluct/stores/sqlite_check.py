@@ -8,12 +8,17 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
+from pluct.commands import once_by_reference
 from pluct.stores import Violation
 
 #: Findings shown per invariant.
 FINDINGS_MAX = 20
 
 CHECKS = {
+    "what is kept as JSON can be read": """
+        SELECT 'wallet ' || user_id, lots FROM wallets WHERE NOT json_valid(lots)
+        UNION ALL SELECT 'ticket ' || id, taken FROM tickets WHERE NOT json_valid(taken)
+        UNION ALL SELECT 'claim ' || hex(key), outcome FROM claims WHERE NOT json_valid(outcome)""",
     "lots sum to available": """
         SELECT user_id, 'lots ' || total || ', available ' || available FROM (
           SELECT user_id, available,
@@ -81,10 +86,21 @@ CHECKS = {
         SELECT id, state || ' ' || captured || ' + ' || returned || ' of ' || cost FROM tickets
         WHERE captured + returned <> CASE WHEN due_at IS NULL THEN cost ELSE 0 END
            OR (due_at IS NULL) <> (state IN ('captured', 'voided', 'expired'))
-           OR (SELECT sum(json_extract(value, '$[2]')) FROM json_each(taken)) <> cost""",
+           OR (SELECT coalesce(sum(json_extract(value, '$[2]')), 0) FROM json_each(taken)) <> cost""",
+    "credits are spent on a ticket": """
+        SELECT id, kind || ' of ' || amount || ' by ' || user_id FROM entries
+        WHERE kind IN ('vend', 'hold', 'capture', 'return', 'refund') AND ticket_id IS NULL""",
     "a payment reference is granted once": """
         SELECT reference, count(*) || ' grants' FROM entries WHERE kind = 'grant' AND reference IS NOT NULL
         GROUP BY reference HAVING count(*) > 1""",
+    "a granted payment is claimed, so that it is not granted again": """
+        SELECT e.reference, 'grant ' || e.grant_id FROM entries e LEFT JOIN claims c ON c.key = reference_key(e.reference)
+        WHERE e.kind = 'grant' AND e.reference IS NOT NULL
+          AND json_extract(c.outcome, '$.grant_id') IS NOT e.grant_id""",
+    "a claimed grant was made": """
+        SELECT hex(c.key), c.outcome FROM claims c LEFT JOIN entries e
+          ON e.kind = 'grant' AND e.grant_id = json_extract(c.outcome, '$.grant_id') AND e.user_id = c.user_id
+        WHERE json_extract(c.outcome, '$.type') = 'granted' AND e.id IS NULL""",
     "a claim's ticket exists": """
         SELECT hex(c.key), c.outcome FROM claims c LEFT JOIN tickets t ON t.id = json_extract(c.outcome, '$.ticket_id')
         WHERE json_extract(c.outcome, '$.type') = 'vended' AND (t.id IS NULL OR t.user_id <> c.user_id)""",
@@ -96,13 +112,23 @@ def check(path: Path, progress: Callable[[str, int, int], None]) -> list[Violati
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         connection.execute("PRAGMA query_only = 1")
+        connection.create_function("reference_key", 1, _reference_key, deterministic=True)
         connection.execute("BEGIN")
         violations = []
         for done, (invariant, query) in enumerate(CHECKS.items()):
             progress(invariant, done, len(CHECKS))
-            rows = connection.execute(f"{query} LIMIT {FINDINGS_MAX}").fetchall()
+            try:
+                rows = connection.execute(f"{query} LIMIT {FINDINGS_MAX}").fetchall()
+            except sqlite3.OperationalError as error:
+                if not violations or "malformed JSON" not in str(error):
+                    raise
+                rows = []  # it is found broken already; what cannot be read cannot be verified
             violations += [Violation(invariant, str(subject), str(found)) for subject, found in rows]
         progress("done", len(CHECKS), len(CHECKS))
         return violations
     finally:
         connection.close()
+
+
+def _reference_key(reference: str) -> bytes:
+    return once_by_reference(reference, "", 0).key

@@ -36,12 +36,16 @@ class HistoryQuery(msgspec.Struct):
 
 
 class VendBody(_Body, rename="camel", kw_only=True):
+    """What a user wants to do, and for how much where the action lets them say."""
+
     user_id: str | None = None
     action: str = "default"
     cost: int | None = None
 
 
 class AddBody(_Body, rename="camel", kw_only=True):
+    """Credits to grant: whose, how many, of what kind, for which payment."""
+
     user_id: str | None = None
     amount: int
     category: Category = "paid"
@@ -52,19 +56,27 @@ class AddBody(_Body, rename="camel", kw_only=True):
 
 
 class AdjustBody(_Body, rename="camel", kw_only=True):
+    """Credits to give or take by hand, and why."""
+
     amount: int
     reason: str
 
 
 class RedeemBody(_Body, rename="camel", kw_only=True):
+    """The ticket, as the app brought it."""
+
     token: str
 
 
 class CaptureBody(_Body, rename="camel", kw_only=True):
+    """How much of the hold to keep; all of it if nothing is said."""
+
     amount: int | None = None
 
 
 class VoidBody(_Body, rename="camel", kw_only=True):
+    """Why the credits go back."""
+
     reason: str
 
 
@@ -74,6 +86,8 @@ class _Answer(msgspec.Struct, rename="camel", omit_defaults=False, kw_only=True)
 
 
 class VendAnswer(_Answer, rename="camel", kw_only=True):
+    """A ticket and its token."""
+
     token: str
     ticket_id: str
     action: str
@@ -84,6 +98,8 @@ class VendAnswer(_Answer, rename="camel", kw_only=True):
 
 
 class AddAnswer(_Answer, rename="camel", kw_only=True):
+    """What was granted, and what can be spent now."""
+
     user_id: str
     amount: int
     grant_id: str
@@ -91,6 +107,8 @@ class AddAnswer(_Answer, rename="camel", kw_only=True):
 
 
 class LotAnswer(msgspec.Struct, rename="camel", omit_defaults=True):
+    """What is left of one grant."""
+
     grant_id: str
     remaining: int
     category: str
@@ -99,6 +117,8 @@ class LotAnswer(msgspec.Struct, rename="camel", omit_defaults=True):
 
 
 class BalanceAnswer(_Answer, rename="camel", kw_only=True):
+    """What a user has: `balance` = `available` = `main` (paid) + `bonus` (promotional)."""
+
     user_id: str
     balance: int
     available: int
@@ -110,10 +130,14 @@ class BalanceAnswer(_Answer, rename="camel", kw_only=True):
 
 
 class WalletAnswer(BalanceAnswer, rename="camel", kw_only=True):
+    """A balance with its lots, next expiry first."""
+
     lots: list[LotAnswer]
 
 
 class EntryAnswer(msgspec.Struct, rename="camel", omit_defaults=True):
+    """One entry of the journal."""
+
     id: str
     number: int
     at: str
@@ -131,12 +155,16 @@ class EntryAnswer(msgspec.Struct, rename="camel", omit_defaults=True):
 
 
 class HistoryAnswer(msgspec.Struct, rename="camel", omit_defaults=True):
+    """A page of entries, newest first; `nextCursor` asks for the next."""
+
     entries: list[EntryAnswer]
     request_id: str
     next_cursor: str | None = None
 
 
 class TicketAnswer(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):
+    """A ticket and what became of its credits."""
+
     ticket_id: str
     user_id: str
     action: str
