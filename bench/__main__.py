@@ -87,10 +87,14 @@ def vend(bench: Bench) -> None:
     rate = {candidate: result["rate"] for candidate, result in found.items()}
     ours_rate = rate["pluct, 5,000 users"]
     rows = [
-        f"| {name} | {r['rate']:,.0f} | {r['cpu_us']:.0f} | {r['p50_ms']:.2f} | {r['p99_ms']:.2f} | {ours_rate / r['rate']:.2f} |"
+        f"| {name} | {r['rate']:,.0f} | {r['cpu_us']:.0f} | {r['p50_ms']:.2f} | {r['p99_ms']:.2f} "
+        f"| {ours_rate / r['rate']:.2f} |"
         for name, r in found.items()
     ]
-    head = "| server, 64 connections | requests/s | CPU µs each | p50 ms | p99 ms | pluct, 5,000 users ÷ this |\n|---|---|---|---|---|---|"
+    head = (
+        "| server, 64 connections | requests/s | CPU µs each | p50 ms | p99 ms | pluct, 5,000 users ÷ this |\n"
+        "|---|---|---|---|---|---|"
+    )
     bench.tables.append("### POST /vend-token\n\n" + "\n".join([head, *rows]))
     p99 = found["pluct, 5,000 users"]["p99_ms"]
     bench.target(
@@ -200,8 +204,8 @@ def report(bench: Bench, command: str) -> str:
     ).stdout
     lines = [
         BEGIN, "",
-        f"Machine: {cpu}, {os.cpu_count()} cores shared by server and load generator, {platform.system()} {platform.release()}, "
-        f"file system {kind.strip()}; Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}.",
+        f"Machine: {cpu}, {os.cpu_count()} cores shared by server and load generator, "
+        f"{platform.system()} {platform.release()}, file system {kind.strip()}; Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}.",
         f"Command: `{command}`, {datetime.now(UTC):%Y-%m-%d}; medians of {bench.rounds} interleaved rounds.",
         "", "| what | goal | found | met |", "|---|---|---|---|",
     ]  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from conftest import WEBHOOK_SECRET, Pluct, claims, new_id, served
 
 SECRET = {"x-webhook-secret": WEBHOOK_SECRET}

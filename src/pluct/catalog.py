@@ -6,6 +6,7 @@ from pluct.errors import InvalidRequest
 from pluct.model import AMOUNT_MAX, Settlement
 
 ISSUER = "pluct-business-engine"
+AUDIENCE_LENGTH_MAX = 200
 TTL_SECONDS_MAX = 86_400
 REPORT_SECONDS_MAX = 30 * 86_400
 
@@ -25,8 +26,8 @@ class Action(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         found = []
         if not 1 <= self.cost <= AMOUNT_MAX:
             found.append(f"cost must be 1 to {AMOUNT_MAX}")
-        if not self.audience:
-            found.append("audience must not be empty")
+        if not 1 <= len(self.audience) <= AUDIENCE_LENGTH_MAX:
+            found.append(f"audience must not be empty, nor longer than {AUDIENCE_LENGTH_MAX} characters")
         if not 1 <= self.ttl_seconds <= TTL_SECONDS_MAX:
             found.append(f"ttl_seconds must be 1 to {TTL_SECONDS_MAX}")
         if not 1 <= self.report_seconds <= REPORT_SECONDS_MAX:

@@ -4,7 +4,7 @@ Nothing here reads the process's environment: `load` is handed one.
 """
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,8 @@ class Settings(msgspec.Struct, frozen=True):
     def __repr__(self) -> str:
         return f"Settings(env={self.env!r}, database={str(self.database)!r}, user_auth={self.user_auth!r})"
 
-    def __rich_repr__(self) -> Iterator[tuple[str, str]]:
-        yield from (("env", self.env), ("database", str(self.database)), ("user_auth", self.user_auth))
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("env", self.env), ("database", str(self.database)), ("user_auth", self.user_auth)]
 
 
 def load(environ: Mapping[str, str], cwd: Path) -> Settings:

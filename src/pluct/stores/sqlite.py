@@ -82,7 +82,7 @@ class SqliteStore:
     def __init__(
         self, path: Path, clock: Callable[[], int], next_id: Callable[[], str], *, serving: bool, batch_max: int = 256
     ) -> None:
-        self.path = path
+        self.path = path.resolve()  # a link to the file is the file
         self._clock = clock
         self._next_id = next_id
         self._serving = serving
@@ -101,17 +101,25 @@ class SqliteStore:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self._serving:
                 self._lock = _lock_file(self.path)
+            if self.path.exists() and self.path.stat().st_nlink > 1:
+                raise SetupError(f"{self.path} has several names (hard links), which breaks SQLite; keep one of them.")
             schema.migrate_sqlite(self.path)
             self._connect()
-        except OSError as error:
-            raise SetupError(f"The ledger {self.path} cannot be opened: {error.strerror}.") from None
-        except sqlite3.DatabaseError as error:
-            raise SetupError(f"The ledger {self.path} cannot be opened: {error}.") from None
+        except (OSError, sqlite3.DatabaseError) as error:
+            self._let_go()
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise SetupError(f"The ledger {self.path} cannot be opened: {reason}.") from None
+        except SetupError:
+            self._let_go()
+            raise
         self._batcher = Batcher(self._transact, batch_max=self._batch_max)
 
     async def close(self) -> None:
         """Finish what is queued, then let go of the file."""
         await self._batcher.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
         self._disconnect()
         self._thread.shutdown()
         if self._lock is not None:

@@ -94,7 +94,8 @@ CHECKS = {
         SELECT reference, count(*) || ' grants' FROM entries WHERE kind = 'grant' AND reference IS NOT NULL
         GROUP BY reference HAVING count(*) > 1""",
     "a granted payment is claimed, so that it is not granted again": """
-        SELECT e.reference, 'grant ' || e.grant_id FROM entries e LEFT JOIN claims c ON c.key = reference_key(e.reference)
+        SELECT e.reference, 'grant ' || e.grant_id
+        FROM entries e LEFT JOIN claims c ON c.key = reference_key(e.reference)
         WHERE e.kind = 'grant' AND e.reference IS NOT NULL
           AND json_extract(c.outcome, '$.grant_id') IS NOT e.grant_id""",
     "a claimed grant was made": """
@@ -114,7 +115,7 @@ def check(path: Path, progress: Callable[[str, int, int], None]) -> list[Violati
         connection.execute("PRAGMA query_only = 1")
         connection.create_function("reference_key", 1, _reference_key, deterministic=True)
         connection.execute("BEGIN")
-        violations = []
+        violations: list[Violation] = []
         for done, (invariant, query) in enumerate(CHECKS.items()):
             progress(invariant, done, len(CHECKS))
             try:

@@ -3,7 +3,7 @@
 import msgspec
 
 from pluct.engine import Engine
-from pluct.errors import InvalidRequest, PluctError
+from pluct.errors import InvalidRequest, PluctError, Unauthorized
 from pluct.web import access
 from pluct.web.endpoint import Answer, Call
 from pluct.web.problems import headers
@@ -43,6 +43,8 @@ async def vend_token(engine: Engine, call: Call) -> Answer:
     body: SeedVendBody = call.body
     if not body.user_id and call.caller.user_id is None and (body.user_id == "" or b"x-user-id" not in call.headers):
         raise InvalidRequest("User ID is required")
+    if call.caller.user_id is not None and body.user_id not in (None, call.caller.user_id):
+        raise Unauthorized  # not 403, which means "no credits" on this route
     user = access.user_id(call, body.user_id)
     vending = await engine.vend(user, key=access.idempotency_key(call, body.client_request_id))
     return Answer(SeedVendAnswer(vending.token), replayed=vending.replayed)
