@@ -205,7 +205,8 @@ def report(bench: Bench, command: str) -> str:
     lines = [
         BEGIN, "",
         f"Machine: {cpu}, {os.cpu_count()} cores shared by server and load generator, "
-        f"{platform.system()} {platform.release()}, file system {kind.strip()}; Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}.",
+        f"{platform.system()} {platform.release()}, file system {kind.strip()}; "
+        f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}.",
         f"Command: `{command}`, {datetime.now(UTC):%Y-%m-%d}; medians of {bench.rounds} interleaved rounds.",
         "", "| what | goal | found | met |", "|---|---|---|---|",
     ]  # fmt: skip

@@ -29,6 +29,8 @@ START_SECONDS_MAX = 20
 
 T = TypeVar("T")
 
+Keys = dict[str, dict[str, str]]  #: by role, the headers that carry a key
+
 new_id = uuid7_source()
 
 
@@ -134,6 +136,17 @@ class Pluct:
             headers={"x-webhook-secret": WEBHOOK_SECRET},
         )  # fmt: skip
 
+    def post(self, path: str, body: Any, headers: Mapping[str, Any] | None = None) -> httpx.Response:
+        """Send this body: as it is if it is bytes, else as JSON."""
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return self.client.post(path, content=content, headers=headers)
+
+    def funded(self, amount: int) -> str:
+        """A new user with so many credits."""
+        user_id = new_id()
+        assert self.fund(user_id, amount).status_code == 200
+        return user_id
+
     def available(self, user_id: str) -> int:
         """What the user can spend, by the open balance route."""
         balance: int = self.client.get("/v1/credits/balance", params={"userId": user_id}).json()["available"]
@@ -212,3 +225,19 @@ def user_token(user_id: str, **more: Any) -> dict[str, str]:
     """A user token for the next minute, as the header that carries it; `more` replaces claims."""
     content = {"sub": user_id, "aud": "pluct-business-engine", "exp": int(time.time()) + 60} | more
     return {"Authorization": f"Bearer {signed(content, USER_TOKEN_SECRET)}"}
+
+
+PROBLEM_FIELDS = {"type", "title", "status", "detail", "code", "message", "error", "requestId"}
+
+
+def refused(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """The problem details of an answer that must have exactly this status, this code and these fields."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = answer.json()
+    more = {"retryAfterSeconds"} if status in (429, 503) else set()
+    assert set(body) == PROBLEM_FIELDS | more, body
+    assert (body["status"], body["code"]) == (status, code), body
+    assert body["message"] == body["error"] == body["detail"] and " " in body["detail"].strip(), body
+    assert body["title"] and body["type"] and body["requestId"] == answer.headers["x-request-id"], body
+    return body

@@ -79,7 +79,8 @@ async def test_a_second_server_by_another_name_is_refused(tmp_path: Path, link: 
     path, alias = tmp_path / "pluct.db", tmp_path / "alias.db"
     async with opened(path, Clock()):
         link(path, alias)
-        assert "already serves" in await refused(alias)
+        sentence = await refused(alias)
+        assert ("already serves" if link is os.symlink else "several names") in sentence
 
 
 async def test_a_store_that_could_not_open_lets_go_of_the_file(tmp_path: Path) -> None:
@@ -668,22 +669,21 @@ async def test_a_file_made_read_only_is_unavailable_until_it_is_writable(tmp_pat
                 with pytest.raises(Unavailable, match="readonly"):
                     await store.submit(vend("amina"))
                 assert await available(store, "amina") == 5
-            path.chmod(0o600)
+            for file in folder.iterdir():
+                file.chmod(0o600)
             assert isinstance(await store.submit(vend("amina")), Vended)
             assert await available(store, "amina") == 4
             assert await sound(store)
 
 
 async def test_a_connection_that_may_not_write_is_replaced(tmp_path: Path) -> None:
-    """When a write is refused as read-only every waiter is told so, nothing is done, and the next batch writes."""
+    """When a write is refused as read-only, the store connects anew and writes all the same."""
     async with opened(tmp_path / "pluct.db", Clock()) as store:
         await store.submit(fund("amina", 5))
         store._write.execute("PRAGMA query_only = 1")  # type: ignore[attr-defined]
-        faults = await asyncio.gather(*(store.submit(vend("amina")) for _ in range(3)), return_exceptions=True)
-        assert [type(fault) for fault in faults] == [Unavailable] * 3
-        assert await available(store, "amina") == 5
-        assert isinstance(await store.submit(vend("amina")), Vended)
-        assert await available(store, "amina") == 4
+        outcomes = await asyncio.gather(*(store.submit(vend("amina")) for _ in range(3)))
+        assert [type(outcome) for outcome in outcomes] == [Vended] * 3
+        assert await available(store, "amina") == 2
         assert await sound(store)
 
 

@@ -101,7 +101,19 @@ async def sound(store: Store) -> bool:
 async def test_a_grant_is_a_lot_an_entry_and_a_balance(ground: Ground) -> None:
     """A grant comes back as its outcome, and is found again in the wallet and the history with every detail."""
     expires_at = ground.clock() + 5_000
-    command = Fund("amina", new_id(), 7, "api", "promotional", 10, expires_at, "QKJ41", "welcome", "key:1")
+    command = Fund(
+        "amina",
+        new_id(),
+        7,
+        "api",
+        "promotional",
+        10,
+        expires_at,
+        "QKJ41",
+        "welcome",
+        "key:1",
+        (once_by_reference("QKJ41", "amina", 7),),
+    )
     async with ground.open() as store:
         assert await store.submit(command) == Granted("amina", command.grant_id, 7, 7)
         wallet = await store.wallet("amina")

@@ -27,6 +27,7 @@ from pluct.web.routes import application
 log = logging.getLogger("pluct")
 
 SWEEP_SECONDS = 1.0
+KEEP_ALIVE_SECONDS = 75  # longer than a proxy keeps its own side open
 DRAIN_SECONDS_MAX = 30
 
 
@@ -97,6 +98,7 @@ def serve(settings: Settings) -> None:
             config = uvicorn.Config(
                 build(settings, engine), loop="uvloop", http="httptools", ws="none", log_config=None,
                 access_log=False, server_header=False, proxy_headers=False, timeout_graceful_shutdown=DRAIN_SECONDS_MAX,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
             )  # fmt: skip
             await _Server(config).serve([listener])
         finally:

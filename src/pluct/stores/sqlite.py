@@ -12,6 +12,7 @@ import asyncio
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -126,9 +127,13 @@ class SqliteStore:
             self._lock.close()
 
     def _connect(self) -> None:
-        self._write = connect(self.path, 0)
-        self._read = connect(self.path, BUSY_SECONDS_MAX)
-        self._read.execute("PRAGMA query_only = 1")
+        """Make the connections that are missing."""
+        if self._write is None:
+            self._write = connect(self.path, BUSY_SECONDS_MAX)
+            self._write.execute("PRAGMA busy_timeout = 0")  # the event loop does not wait; see `_begin`
+        if self._read is None:
+            self._read = connect(self.path, BUSY_SECONDS_MAX)
+            self._read.execute("PRAGMA query_only = 1")
 
     def _disconnect(self) -> None:
         for connection in (self._read, self._write):
@@ -175,17 +180,24 @@ class SqliteStore:
             try:
                 self._write.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as error:
-                if _primary_code(error) != sqlite3.SQLITE_BUSY:
+                if _primary_code(error) == sqlite3.SQLITE_READONLY:  # it was, when the connection was made
+                    self._disconnect()
+                    self._connect()
+                    self._write.execute("BEGIN IMMEDIATE")
+                elif _primary_code(error) == sqlite3.SQLITE_BUSY:
+                    await self._loop.run_in_executor(self._thread, _begin_patiently, self._write)
+                else:
                     raise
-                await self._loop.run_in_executor(self._thread, _begin_patiently, self._write)
             return self._write
         except sqlite3.Error as error:
-            self._disconnect()
+            self._roll_back()
             raise _translated(error) from error
 
     def _roll_back(self) -> None:
-        """Leave the transaction; closing the connection does that under any circumstances."""
-        self._disconnect()
+        """Leave the transaction: closing the connection does that under any circumstances. Reading goes on."""
+        if self._write is not None:
+            self._write.close()
+            self._write = None
 
     def _fetch(self, connection: sqlite3.Connection, commands: Sequence[Command]) -> ledger.View:
         """Load what the commands name: their claims, then tickets (also of remembered vends), then wallets."""
@@ -375,11 +387,16 @@ def _entry_row(e: Entry) -> tuple[object, ...]:
 
 
 def _begin_patiently(connection: sqlite3.Connection) -> None:
-    connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS_MAX * 1000)}")
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-    finally:
-        connection.execute("PRAGMA busy_timeout = 0")
+    """Ask for the write lock every millisecond: SQLite's own patience sleeps ever longer, and a busy guest would win."""
+    until = time.monotonic() + BUSY_SECONDS_MAX
+    while True:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            return
+        except sqlite3.OperationalError as error:
+            if _primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+        time.sleep(0.001)
 
 
 def _primary_code(error: sqlite3.Error) -> int:

@@ -90,17 +90,13 @@ CHECKS = {
     "credits are spent on a ticket": """
         SELECT id, kind || ' of ' || amount || ' by ' || user_id FROM entries
         WHERE kind IN ('vend', 'hold', 'capture', 'return', 'refund') AND ticket_id IS NULL""",
-    "a payment reference is granted once": """
-        SELECT reference, count(*) || ' grants' FROM entries WHERE kind = 'grant' AND reference IS NOT NULL
-        GROUP BY reference HAVING count(*) > 1""",
-    "a granted payment is claimed, so that it is not granted again": """
+    "a payment reference is claimed by the one grant it has": """
         SELECT e.reference, 'grant ' || e.grant_id
         FROM entries e LEFT JOIN claims c ON c.key = reference_key(e.reference)
-        WHERE e.kind = 'grant' AND e.reference IS NOT NULL
-          AND json_extract(c.outcome, '$.grant_id') IS NOT e.grant_id""",
+        WHERE e.reference IS NOT NULL AND json_extract(c.outcome, '$.grant_id') IS NOT e.grant_id""",
     "a claimed grant was made": """
         SELECT hex(c.key), c.outcome FROM claims c LEFT JOIN entries e
-          ON e.kind = 'grant' AND e.grant_id = json_extract(c.outcome, '$.grant_id') AND e.user_id = c.user_id
+          ON e.grant_id = json_extract(c.outcome, '$.grant_id') AND e.credit = 'user:' || c.user_id
         WHERE json_extract(c.outcome, '$.type') = 'granted' AND e.id IS NULL""",
     "a claim's ticket exists": """
         SELECT hex(c.key), c.outcome FROM claims c LEFT JOIN tickets t ON t.id = json_extract(c.outcome, '$.ticket_id')

@@ -1,5 +1,7 @@
 """Numbered SQL files, applied once each, in order, under a lock, before anything else is done."""
 
+import fcntl
+import os
 import sqlite3
 from importlib.resources import files
 from pathlib import Path
@@ -15,9 +17,11 @@ def migrate_sqlite(path: Path) -> None:
     """Bring the file to the newest schema, or make it. A newer or a foreign file is refused with `SetupError`."""
     migrations = _migrations("sqlite")
     connection = sqlite3.connect(path, timeout=_LOCK_SECONDS_MAX, isolation_level=None)
+    folder = os.open(path.parent, os.O_RDONLY)
     try:
         if _version(connection, path, len(migrations)) == len(migrations):
             return
+        fcntl.flock(folder, fcntl.LOCK_EX)  # SQLite's own lock does not cover the change to a write-ahead log
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("BEGIN IMMEDIATE")
         for number in range(_version(connection, path, len(migrations)) + 1, len(migrations) + 1):
@@ -28,13 +32,16 @@ def migrate_sqlite(path: Path) -> None:
         connection.execute("COMMIT")
     finally:
         connection.close()
+        os.close(folder)
 
 
 def _version(connection: sqlite3.Connection, path: Path, newest: int) -> int:
     """How many migrations the file has had."""
-    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    found: tuple[int, int, int] = connection.execute(
+        "SELECT user_version, application_id, (SELECT count(*) FROM sqlite_master)"
+        " FROM pragma_user_version, pragma_application_id"
+    ).fetchone()
+    version, application_id, tables = found
     if tables and application_id != APPLICATION_ID:
         raise SetupError(f"{path} is another program's SQLite database; name a new file in DATABASE_URL.")
     if version > newest:
