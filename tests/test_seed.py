@@ -41,13 +41,6 @@ def add(engine: Pluct, body: Any, **headers: str) -> httpx.Response:
     return engine.client.post("/add-credits", content=content, headers=SECRET | headers)
 
 
-def funded(engine: Pluct, amount: int) -> str:
-    """A new user with so many credits."""
-    user_id = new_id()
-    assert engine.fund(user_id, amount).status_code == 200
-    return user_id
-
-
 def seen(answer: httpx.Response) -> tuple[int, bytes]:
     return answer.status_code, answer.content
 
@@ -66,7 +59,7 @@ def only_a_sentence(answer: httpx.Response, status: int) -> str:
 
 def test_a_vend_answers_a_token_and_nothing_else(engine: Pluct) -> None:
     """200, `{"token":"…"}` without a space, plain JSON, and the token is the user's for a minute."""
-    user_id = funded(engine, 1)
+    user_id = engine.funded(1)
     answer = vend(engine, {"userId": user_id})
     token = answer.json()["token"]
     assert seen(answer) == (200, b'{"token":"%s"}' % token.encode())
@@ -80,7 +73,7 @@ def test_a_vend_answers_a_token_and_nothing_else(engine: Pluct) -> None:
 
 def test_each_vend_spends_one_credit_until_none_is_left(engine: Pluct) -> None:
     """Given balance 2: vend, vend, vend → ok, ok, refused; and the two tokens differ."""
-    user_id = funded(engine, 2)
+    user_id = engine.funded(2)
     answers = [vend(engine, {"userId": user_id}) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200, 200, 403]
     assert answers[2].content == b'{"error":"Insufficient credits"}'
@@ -117,7 +110,7 @@ def test_a_vend_refuses_what_is_no_user_id(engine: Pluct, body: bytes) -> None:
 
 def test_a_vend_takes_the_id_from_the_header_too(engine: Pluct) -> None:
     """`X-User-Id` names the user where the body does not; the body goes first, an empty one in it is refused."""
-    user_id, other = funded(engine, 3), funded(engine, 1)
+    user_id, other = engine.funded(3), engine.funded(1)
     assert claims(vend(engine, {}, **{"X-User-Id": user_id}).json()["token"])["sub"] == user_id
     assert claims(vend(engine, {"userId": other}, **{"X-User-Id": user_id}).json()["token"])["sub"] == other
     assert seen(vend(engine, {"userId": ""}, **{"X-User-Id": user_id})) == (400, b'{"error":"User ID is required"}')
@@ -127,7 +120,7 @@ def test_a_vend_takes_the_id_from_the_header_too(engine: Pluct) -> None:
 
 def test_a_body_of_64_kib_is_read_and_one_byte_more_is_not(engine: Pluct) -> None:
     """413 above the limit, the ordinary answer at it."""
-    user_id = funded(engine, 2)
+    user_id = engine.funded(2)
     body = json.dumps({"userId": user_id, "padding": ""}).encode()
     full = body.replace(b'""', b'"%s"' % (b"x" * (BODY_BYTES_MAX - len(body))))
     assert len(full) == BODY_BYTES_MAX
@@ -171,7 +164,7 @@ def test_a_top_up_answers_success_and_the_new_balance(engine: Pluct) -> None:
 
 def test_the_new_balance_is_what_can_be_spent_now(engine: Pluct) -> None:
     """Credits that a ticket holds do not count."""
-    user_id = funded(engine, 5)
+    user_id = engine.funded(5)
     held = engine.client.post("/v1/vend-token", json={"userId": user_id, "action": "transcribe"})
     assert held.json()["balanceAfter"] == 3
     assert add(engine, {"userId": user_id, "amount": 1}).content == b'{"success":true,"newBalance":4}'
@@ -292,7 +285,7 @@ def test_several_webhook_secrets_are_good_while_they_are_rotated(make_pluct: Cal
 @pytest.mark.parametrize("way", ["header", "body"])
 def test_a_repeated_vend_answers_the_same_bytes(engine: Pluct, way: str) -> None:
     """The same key and request spend once; the replay says so in its header."""
-    user_id = funded(engine, 2)
+    user_id = engine.funded(2)
     body = {"userId": user_id} | ({"clientRequestId": "once"} if way == "body" else {})
     headers = {"Idempotency-Key": "once"} if way == "header" else {}
     first, again = vend(engine, body, **headers), vend(engine, body, **headers)
@@ -305,7 +298,7 @@ def test_a_repeated_vend_answers_the_same_bytes(engine: Pluct, way: str) -> None
 
 def test_the_header_wins_over_the_body(engine: Pluct) -> None:
     """`Idempotency-Key` is the key where both are sent, for vends and top-ups."""
-    user_id = funded(engine, 5)
+    user_id = engine.funded(5)
     first = vend(engine, {"userId": user_id, "clientRequestId": "a"}, **{"Idempotency-Key": "b"})
     assert seen(vend(engine, {"userId": user_id, "clientRequestId": "c"}, **{"Idempotency-Key": "b"})) == seen(first)
     assert vend(engine, {"userId": user_id, "clientRequestId": "a"}).content != first.content
@@ -339,7 +332,7 @@ BAD_KEYS = ["", "k" * 201, "a\nb", "a\tb", "\x00", "\x9f", "\ud800"]
 @pytest.mark.parametrize("key", [*BAD_KEYS, 7, True, ["k"], {}])
 def test_a_key_in_the_body_follows_the_rule_of_ids(engine: Pluct, key: Any) -> None:
     """`clientRequestId` and `reference`: 1 to 200 characters, none of them a control character, else 400."""
-    user_id = funded(engine, 1)
+    user_id = engine.funded(1)
     only_a_sentence(vend(engine, {"userId": user_id, "clientRequestId": key}), 400)
     only_a_sentence(add(engine, {"userId": user_id, "amount": 1, "clientRequestId": key}), 400)
     only_a_sentence(add(engine, {"userId": user_id, "amount": 1, "reference": key}), 400)
@@ -349,7 +342,7 @@ def test_a_key_in_the_body_follows_the_rule_of_ids(engine: Pluct, key: Any) -> N
 @pytest.mark.parametrize("key", [b"", b"k" * 201, b"a\tb", "\x85".encode(), "\U0001f600".encode() * 201])
 def test_a_key_in_the_header_follows_the_rule_of_ids(engine: Pluct, key: bytes) -> None:
     """It is UTF-8 and counted in characters."""
-    user_id = funded(engine, 1)
+    user_id = engine.funded(1)
     headers: Any = SECRET | {"Idempotency-Key": key}
     only_a_sentence(engine.client.post("/vend-token", json={"userId": user_id}, headers=headers), 400)
     only_a_sentence(engine.client.post("/add-credits", json={"userId": user_id, "amount": 1}, headers=headers), 400)
@@ -358,7 +351,7 @@ def test_a_key_in_the_header_follows_the_rule_of_ids(engine: Pluct, key: bytes) 
 
 def test_200_astral_characters_are_a_key_in_either_place(engine: Pluct) -> None:
     """And the same one in both."""
-    user_id, key = funded(engine, 2), "\U0001f600" * 200
+    user_id, key = engine.funded(2), "\U0001f600" * 200
     headers: Any = {"Idempotency-Key": key.encode()}
     first = engine.client.post("/vend-token", json={"userId": user_id}, headers=headers)
     assert seen(vend(engine, {"userId": user_id, "clientRequestId": key})) == seen(first)
@@ -367,7 +360,7 @@ def test_200_astral_characters_are_a_key_in_either_place(engine: Pluct) -> None:
 
 def test_null_keys_are_no_keys(engine: Pluct) -> None:
     """`null` is the same as leaving the field out."""
-    user_id = funded(engine, 2)
+    user_id = engine.funded(2)
     body = {"userId": user_id, "clientRequestId": None, "reference": None}
     assert vend(engine, body).content != vend(engine, body).content
     assert [add(engine, body | {"amount": 1}).json()["newBalance"] for _ in range(2)] == [1, 2]
@@ -430,7 +423,7 @@ def test_a_reference_raced_for_by_two_users_goes_to_one(engine: Pluct) -> None:
 
 def test_vending_is_one_operation_on_both_routes(engine: Pluct) -> None:
     """A key used on one route replays on the other, each in its own shape; another request under it is 409."""
-    user_id = funded(engine, 5)
+    user_id = engine.funded(5)
     body = {"userId": user_id, "clientRequestId": "shared"}
     first = vend(engine, body)
     on_v1 = engine.client.post("/v1/vend-token", json=body | {"action": "default"})

@@ -387,7 +387,7 @@ def _entry_row(e: Entry) -> tuple[object, ...]:
 
 
 def _begin_patiently(connection: sqlite3.Connection) -> None:
-    """Ask for the write lock every millisecond: SQLite's own patience sleeps ever longer, and a busy guest would win."""
+    """Ask for the write lock every millisecond: SQLite itself would sleep ever longer, and a busy guest would win."""
     until = time.monotonic() + BUSY_SECONDS_MAX
     while True:
         try:

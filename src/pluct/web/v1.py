@@ -1,6 +1,6 @@
 """The `/v1` routes: decode, ask the engine, answer."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import msgspec
@@ -11,6 +11,8 @@ from pluct.errors import AmountTooLarge, InvalidRequest
 from pluct.model import AMOUNT_MAX, PRIORITY_DEFAULT, Category, Entry, Granted, Lot, Ticket, Wallet
 from pluct.web import access
 from pluct.web.endpoint import Answer, Call
+
+_EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 def rfc3339(at: int) -> str:
@@ -340,6 +342,6 @@ def time_of(value: str) -> int:
         at = datetime.fromisoformat(value)
         if at.tzinfo is None:
             raise ValueError
-        return round(at.timestamp() * 1000)
+        return (at.astimezone(UTC) - _EPOCH) // timedelta(milliseconds=1)
     except (ValueError, OverflowError):
         raise InvalidRequest("expiresAt must be a time as in RFC 3339, such as 2030-01-31T00:00:00Z.") from None

@@ -1,0 +1,202 @@
+"""Tokens: a library judges what is signed by hand, and attackers what is verified."""
+
+import base64
+import json
+import uuid
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from joserfc import jwt
+from joserfc.jwk import OctKey
+
+from pluct.errors import Unauthorized
+from pluct.model import Ticket
+from pluct.tickets import TOKEN_LENGTH_MAX, HS256Signer, TicketClaims, UserTokens, uuid7_source
+
+SECRET = "s" * 40
+SIGNER, KEY = HS256Signer(SECRET), OctKey.import_key(SECRET)
+NOW = 1_800_000_000_500
+TICKET = Ticket("t-1", "amina", "read", "premium", 2, "vend", 0, NOW, 1_800_000_060_000, "captured", None, 2)
+CLAIMS = {
+    "iss": "pluct-business-engine", "aud": "premium", "sub": "amina", "jti": "t-1", "iat": 1_800_000_000,
+    "nbf": 1_800_000_000, "exp": 1_800_000_060, "act": "read", "cost": 2,
+}  # fmt: skip
+
+
+def part(value: Any) -> str:
+    data = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def signed(claims: Any, header: dict[str, Any] | None = None, secret: str = SECRET) -> str:
+    return jwt.encode(header or {"alg": "HS256", "typ": "JWT"}, claims, OctKey.import_key(secret))
+
+
+# Signing
+
+
+def test_a_library_reads_what_we_sign() -> None:
+    """Header and claims are the contract's, and no others."""
+    token = jwt.decode(SIGNER.sign(TICKET), KEY, algorithms=["HS256"])
+    assert token.header == {"alg": "HS256", "typ": "JWT"}
+    assert token.claims == CLAIMS
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=200), st.integers(1, 10**9))
+def test_whatever_the_user_is_called(user_id: str, cost: int) -> None:
+    """The same ticket has the same token, which verifies and names the user."""
+    ticket = Ticket("t", user_id, "read", "p", cost, "vend", 0, NOW, NOW + 60_000, "captured")
+    token = SIGNER.sign(ticket)
+    assert token == HS256Signer(SECRET).sign(ticket)
+    assert jwt.decode(token, KEY, algorithms=["HS256"]).claims["sub"] == user_id
+    assert SIGNER.verify(token) == TicketClaims(user_id, "t", "p")
+
+
+def test_what_became_of_a_ticket_does_not_change_its_token() -> None:
+    """It was redeemed and captured meanwhile: the retry gets the same bytes."""
+    later = Ticket("t-1", "amina", "read", "premium", 2, "vend", 0, NOW, 1_800_000_060_000, "voided", NOW, 0, 2)
+    assert SIGNER.sign(TICKET) == SIGNER.sign(later)
+
+
+def test_a_shared_secret_is_not_published() -> None:
+    """The key set is empty."""
+    assert SIGNER.jwks() == {"keys": []}
+
+
+# Verifying
+
+HEAD, BODY, SIGNATURE = SIGNER.sign(TICKET).split(".")
+FORGED = {
+    "empty": "",
+    "not a token": "token",
+    "no signature": f"{HEAD}.{BODY}.",
+    "two parts": f"{HEAD}.{BODY}",
+    "four parts": f"{HEAD}.{BODY}.{SIGNATURE}.{SIGNATURE}",
+    "five parts, as if encrypted": f"{HEAD}.{BODY}.{SIGNATURE}.{SIGNATURE}.{SIGNATURE}",
+    "cut short": f"{HEAD}.{BODY}.{SIGNATURE}"[:-4],
+    "no algorithm": f"{part({'alg': 'none'})}.{BODY}.",
+    "no algorithm, signed": f"{part({'alg': 'none'})}.{BODY}.{SIGNATURE}",
+    "another algorithm": f"{part({'alg': 'HS512'})}.{BODY}.{SIGNATURE}",
+    "a public key's algorithm": f"{part({'alg': 'RS256'})}.{BODY}.{SIGNATURE}",
+    "an algorithm that is none": f"{part({'alg': ['HS256']})}.{BODY}.{SIGNATURE}",
+    "a header that is none": f"{part(['HS256'])}.{BODY}.{SIGNATURE}",
+    "another key": signed(CLAIMS, secret="o" * 40),
+    "another user": f"{HEAD}.{part(CLAIMS | {'sub': 'brian'})}.{SIGNATURE}",
+    "bytes that are no text": f"{HEAD}.{part(bytes([255, 254]))}.{SIGNATURE}",
+    "deeply nested": f"{HEAD}.{part(b'[' * 3000)}.{SIGNATURE}",
+    "characters of no alphabet": f"{HEAD}.{BODY}.€€€",
+    "a surrogate": f"{HEAD}.{BODY}.\ud800",
+    "spaces": f" {HEAD}.{BODY}.{SIGNATURE}",
+    "too long": signed(CLAIMS | {"sub": "x" * TOKEN_LENGTH_MAX}),
+    "another issuer": signed(CLAIMS | {"iss": "someone"}),
+    "no issuer": signed({name: value for name, value in CLAIMS.items() if name != "iss"}),
+    "no user": signed({name: value for name, value in CLAIMS.items() if name != "sub"}),
+    "no id": signed({name: value for name, value in CLAIMS.items() if name != "jti"}),
+    "a user that is no text": signed(CLAIMS | {"sub": 7}),
+    "audiences": signed(CLAIMS | {"aud": ["premium"]}),
+}
+
+
+@pytest.mark.parametrize("token", FORGED.values(), ids=FORGED)
+def test_a_forged_ticket_is_refused(token: str) -> None:
+    """Always with the same kind of no, never with an accident."""
+    with pytest.raises(Unauthorized):
+        SIGNER.verify(token)
+
+
+def test_a_critical_extension_is_refused() -> None:
+    """Of a header we do not understand (RFC 7515, section 4.1.11)."""
+    head, body = part({"alg": "HS256", "crit": ["x"], "x": 1}), part(CLAIMS)
+    import hashlib
+    import hmac
+
+    signature = part(hmac.new(SECRET.encode(), f"{head}.{body}".encode(), hashlib.sha256).digest())
+    with pytest.raises(Unauthorized):
+        SIGNER.verify(f"{head}.{body}.{signature}")
+
+
+# User tokens
+
+USERS = UserTokens(SECRET)
+USER = {"sub": "amina", "aud": "pluct-business-engine", "exp": NOW // 1000 + 60}
+
+
+@pytest.mark.parametrize("claims", [
+    USER, USER | {"aud": ["other", "pluct-business-engine"]}, USER | {"exp": NOW / 1000 + 0.001},
+    USER | {"nbf": NOW // 1000}, USER | {"scope": "user", "iat": 1},
+])  # fmt: skip
+def test_a_user_token_names_its_user(claims: dict[str, Any]) -> None:
+    """Until it expires."""
+    assert USERS.user_id(signed(claims), NOW) == "amina"
+
+
+@pytest.mark.parametrize(("claims", "says"), [
+    (USER | {"exp": NOW // 1000}, "expired"), (USER | {"exp": NOW / 1000}, "expired"), (USER | {"exp": None}, "expired"),
+    ({"sub": "amina", "aud": "pluct-business-engine"}, "expired"), (USER | {"exp": "1900000000"}, "expired|valid"),
+    (USER | {"exp": True}, "expired|valid"), (USER | {"nbf": NOW // 1000 + 1}, "not valid yet"),
+    (USER | {"nbf": "0"}, "not valid"), (USER | {"aud": "premium"}, "not meant"), (USER | {"aud": ["premium"]}, "meant"),
+    (USER | {"aud": None}, "meant"), (USER | {"aud": {"pluct-business-engine": 1}}, "meant|valid"),
+    (USER | {"sub": 7}, "names no user"), ({**USER, "sub": None}, "names no user"),
+])  # fmt: skip
+def test_other_user_tokens_are_refused(claims: dict[str, Any], says: str) -> None:
+    """With the reason."""
+    with pytest.raises(Unauthorized, match=says):
+        USERS.user_id(signed(claims), NOW)
+
+
+def test_not_a_number_is_no_time() -> None:
+    """JSON as Python reads it knows NaN; no comparison with it may let a token live for ever."""
+    head, body = part({"alg": "HS256"}), part(b'{"sub":"amina","aud":"pluct-business-engine","exp":NaN}')
+    import hashlib
+    import hmac
+
+    signature = part(hmac.new(SECRET.encode(), f"{head}.{body}".encode(), hashlib.sha256).digest())
+    with pytest.raises(Unauthorized):
+        USERS.user_id(f"{head}.{body}.{signature}", NOW)
+
+
+def test_tickets_and_user_tokens_never_pass_for_one_another() -> None:
+    """Not even under one secret: the audience differs, and the issuer."""
+    with pytest.raises(Unauthorized):
+        USERS.user_id(SIGNER.sign(TICKET), NOW)
+    with pytest.raises(Unauthorized):
+        SIGNER.verify(signed(USER))
+
+
+# Ids
+
+
+def test_an_id_is_a_uuid_of_version_7() -> None:
+    """Its first 48 bits are the time in milliseconds (RFC 9562, section 5.7)."""
+    made = uuid.UUID(uuid7_source(lambda: 1_800_000_000.25)())
+    assert (made.version, made.variant) == (7, uuid.RFC_4122)
+    assert made.int >> 80 == 1_800_000_000_250
+
+
+def test_ids_grow_whatever_the_clock_does() -> None:
+    """Within a millisecond, after it, and when the clock steps back."""
+    times = iter([5.0] * 1000 + [5.001] * 1000 + [3.0] * 1000 + [5.002] * 1000)
+    make = uuid7_source(lambda: next(times))
+    made = [make() for _ in range(4000)]
+    assert made == sorted(set(made))
+    assert {uuid.UUID(one).version for one in made} == {7} and {uuid.UUID(one).variant for one in made} == {
+        uuid.RFC_4122
+    }
+
+
+def test_ids_of_two_processes_differ() -> None:
+    """In the same millisecond."""
+    one, two = uuid7_source(lambda: 5.0), uuid7_source(lambda: 5.0)
+    assert not {one() for _ in range(100)} & {two() for _ in range(100)}
+
+
+def test_a_counter_that_overflows_counts_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A millisecond that starts at the largest random number runs into the next one."""
+    monkeypatch.setattr("os.urandom", lambda size: b"\xff" * size)
+    make = uuid7_source(lambda: 5.0)
+    first, second, third = make(), make(), make()
+    assert first < second < third
+    assert uuid.UUID(first).int >> 80 == 5000 and uuid.UUID(third).int >> 80 == 5001
