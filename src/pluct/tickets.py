@@ -24,6 +24,7 @@ from pluct.model import Ticket
 
 #: No token of ours is longer; a longer one is not looked at.
 TOKEN_LENGTH_MAX = 8_192
+_SECONDS_MAX = 10**12
 
 
 class TicketClaims(msgspec.Struct, frozen=True):
@@ -131,13 +132,14 @@ def verified_claims(token: str, key: OctKey) -> dict[str, Any]:
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """A time in seconds that can be compared: not a boolean, NaN or infinite."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _SECONDS_MAX
 
 
 def uuid7_source(clock: Callable[[], float] = time.time) -> Callable[[], str]:
     """A maker of UUIDv7 in text form (RFC 9562, section 5.7), each larger than the one before it.
 
-    Each millisecond starts at 74 random bits and counts up from there (section 6.2, method 2), so that rows of one
+    Each millisecond starts at 71 random bits of the 74 and counts up from there (section 6.2, method 2), so that rows of one
     process land at the end of their trees; a clock that steps back is waited out by counting on. The ids are unique,
     not secret.
     """

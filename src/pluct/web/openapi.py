@@ -10,10 +10,30 @@ from pluct.web.problems import Problem, problem
 
 _REF = "#/components/schemas/{name}"
 _TEXT = {"type": "string", "minLength": 1, "maxLength": 200}
+_PURPOSE = (
+    "Sell premium actions for prepaid credits. A payment grants credits to a user's wallet, the app spends them on a "
+    "ticket (a short-lived, single-use token), and your premium backend redeems the ticket without ever seeing "
+    "payments or balances."
+)
 _SECURITY_SCHEMES = {
-    "apiKey": {"type": "http", "scheme": "bearer", "description": "An API key; X-API-Key takes it too."},
-    "webhookSecret": {"type": "apiKey", "in": "header", "name": "x-webhook-secret", "description": "Acts as mint."},
-    "userToken": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+    "webhookSecret": {"type": "apiKey", "in": "header", "name": "x-webhook-secret", "description": "Webhook secret"},
+    "apiKey": {"type": "http", "scheme": "bearer", "description": "API key"},  # X-API-Key takes it too
+    "userToken": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "User token"},
+}
+_GROUPS = {  # by the handlers' module: the group's name and what it is for
+    "seed": ("Front door", "The two routes an app and a payment webhook need: spend a credit, and grant credits."),
+    "v1": ("/v1", "Everything else, for apps, payment back offices, premium backends and support."),
+    "backend": ("Machines", "What monitoring asks, and whoever checks tickets by themselves."),
+}
+_EXAMPLES = {
+    "SeedVendBody": {"userId": "test-user-1"},
+    "SeedAddBody": {"userId": "test-user-1", "amount": 5},
+    "VendBody": {"userId": "test-user-1", "action": "default"},
+    "AddBody": {"userId": "test-user-1", "amount": 5, "category": "promotional", "reason": "Welcome"},
+    "AdjustBody": {"amount": -1, "reason": "Granted twice by mistake"},
+    "RedeemBody": {"token": "eyJ…"},
+    "CaptureBody": {"amount": 1},
+    "VoidBody": {"reason": "The result came out empty"},
 }
 
 
