@@ -278,7 +278,7 @@ def test_history_needs_a_key_where_every_id_is_believed(believing: Pluct, believ
 
 def test_user_tokens_are_not_looked_at_where_every_id_is_believed(believing: Pluct) -> None:
     """Neither whom they name nor whether they are any good."""
-    user_id, other = believing.funded(5), believing.funded(5)
+    user_id, other = believing.funded(6), believing.funded(5)
     for headers in (user_token(other), {"Authorization": "Bearer a.b.c"}, {"Authorization": "Bearer x"}):
         for path in ("/vend-token", "/v1/vend-token"):
             assert claims(believing.post(path, {"userId": user_id}, headers).json()["token"])["sub"] == user_id
@@ -326,7 +326,6 @@ def test_a_user_token_opens_no_other_wallet(strict: Pluct) -> None:
         assert balance["available"] == 2
 
 
-@pytest.mark.xfail(strict=True, reason="another user's id beside a user token is 403 on /vend-token, not 401")
 def test_the_seeds_vend_without_a_matching_user_token_is_unauthorized(strict: Pluct) -> None:
     """A token of another user is no matching one; 403 would mean that there are no credits."""
     other = strict.funded(2)

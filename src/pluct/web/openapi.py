@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from pluct import __version__
+from pluct.errors import PluctError, SetupError, Unavailable
 from pluct.web.endpoint import Handler, Route
 from pluct.web.problems import Problem, problem
 
@@ -55,7 +56,19 @@ def openapi(routes: list[Route]) -> dict[str, Any]:
         },
         "paths": paths,
         "components": {"schemas": components, "securitySchemes": _SECURITY_SCHEMES},
+        "x-errors": [
+            {"code": error.code, "status": error.status, "title": error.title, "description": error().sentence}
+            for error in _errors(PluctError)
+            if error.status
+        ],
     }
+
+
+def _errors(kind: type[PluctError]) -> list[type[PluctError]]:
+    """Every error an answer may carry, by status."""
+    below = [error for child in kind.__subclasses__() for error in _errors(child)]
+    own = [] if kind.__subclasses__() and kind is not Unavailable else [kind]
+    return sorted((error for error in own + below if error is not SetupError), key=lambda error: error.status)
 
 
 def _operation(route: Route, schema: dict[Any, Any]) -> dict[str, Any]:
