@@ -21,7 +21,8 @@ def pluct(make_pluct: Callable[..., Pluct]) -> Pluct:
 
 
 COMMANDS = [
-    [], ["serve"], ["keys"], ["keys", "create"], ["keys", "list"], ["keys", "revoke"], ["credits"], ["credits", "grant"],
+    [], ["serve"], ["keys"], ["keys", "create"], ["keys", "list"], ["keys", "revoke"], ["credits"],
+    ["credits", "grant"],
     ["credits", "adjust"], ["credits", "show"], ["credits", "history"], ["check"], ["import-kv"],
 ]  # fmt: skip
 
@@ -131,7 +132,8 @@ WRONG = [
     ["credits", "grant", "amina", "x", "--reason", "x"], ["credits", "grant", "amina", "5"], ["credits", "grant"],
     ["keys", "create", "--role", "king", "--name", "x"], ["keys", "create", "--role", "mint"], ["nonsense"],
     ["credits", "history", "amina", "--limit", "0"], ["credits", "history", "amina", "--limit", "201"],
-    ["serve", "--port", "70000"], ["serve", "--workers", "0"], ["serve", "--workers", "2"], ["import-kv", "nothing.json"],
+    ["serve", "--port", "70000"], ["serve", "--workers", "0"], ["serve", "--workers", "2"],
+    ["import-kv", "nothing.json"],
     ["credits", "show", "amina", "--jsn"],
 ]  # fmt: skip
 
@@ -190,9 +192,9 @@ def on_a_terminal(pluct: Pluct, *command: str) -> str:
 
 def test_a_person_sees_tables_and_colour(pluct: Pluct) -> None:
     """And progress, while something is at work; programs see neither."""
-    pluct.run("credits", "grant", "amina", "10", "--reason", "[bold]not markup[/bold]")
+    pluct.run("credits", "grant", "amina", "10", "--reason", "[b]x[/b]")
     seen = on_a_terminal(pluct, "credits", "history", "amina")
-    assert "┃" in seen and "\x1b[" in seen and "[bold]not markup[/bold]" in seen and "+10" in seen
+    assert "┃" in seen and "\x1b[" in seen and "[b]x[/b]" in seen and "+10" in seen
     assert "\x1b[" not in pluct.run("credits", "history", "amina").stdout
     seen = on_a_terminal(pluct, "check")
     assert "checking" in seen or "%" in seen or "/" in seen

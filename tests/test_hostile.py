@@ -1,9 +1,7 @@
 """What a stranger may send: never a 500, always a sentence, nothing secret said, and the engine still well after it."""
 
-import json
 import re
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -20,7 +18,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from conftest import JWT_SECRET, USER_TOKEN_SECRET, WEBHOOK_SECRET, Keys, Pluct, new_id, served, user_token
+from conftest import WEBHOOK_SECRET, Keys, Pluct, served
 from pluct.web.access import Access
 from pluct.web.routes import table
 
@@ -60,22 +58,28 @@ def answered(answer: httpx.Response) -> httpx.Response:
 # Whatever the description of the interface allows, and what it does not
 
 
+#: By route: who asks, and a request that is as it should be.
 RIGHT: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "/vend-token": (("nobody",), {"userId": "amina"}),
-    "/add-credits": (("nobody", "webhook", "mint"), {"userId": "amina", "amount": 5}),
+    "/add-credits": (("webhook", "mint"), {"userId": "amina", "amount": 5}),
     "/v1/vend-token": (("nobody",), {"userId": "amina", "action": "transcribe"}),
     "/v1/credits/balance": (("nobody",), {"userId": "amina"}),
-    "/v1/credits/add": (("nobody", "mint", "operator"), {"userId": "amina", "amount": 5, "expiresAt": None}),
-    "/v1/wallets/{userId}": (("nobody", "service"), {}),
-    "/v1/wallets/{userId}/entries": (("nobody", "operator"), {}),
-    "/v1/wallets/{userId}/adjustments": (("nobody", "operator"), {"amount": 1, "reason": "a reason"}),
-    "/v1/tickets/redeem": (("nobody", "service"), {}),
-    "/v1/tickets/{id}": (("nobody", "service"), {}),
-    "/v1/tickets/{id}/capture": (("nobody", "service"), {"amount": 1}),
-    "/v1/tickets/{id}/void": (("nobody", "operator"), {"reason": "a reason"}),
+    "/v1/credits/add": (("mint", "operator"), {"userId": "amina", "amount": 5}),
+    "/v1/wallets/{userId}": (("service",), {}),
+    "/v1/wallets/{userId}/entries": (("operator",), {}),
+    "/v1/wallets/{userId}/adjustments": (("operator",), {"amount": 1, "reason": "a reason"}),
+    "/v1/tickets/redeem": (("service",), {}),
+    "/v1/tickets/{id}": (("service",), {}),
+    "/v1/tickets/{id}/capture": (("service",), {}),
+    "/v1/tickets/{id}/void": (("operator",), {"reason": "a reason"}),
 }
-OPERATIONS = [(route.method, route.path) for route in table(Access("open", ("secret",)))]
+TAKING = [route for route in table(Access("open", ("secret",))) if route.body or route.query or "{" in route.path]
 CHECKS: Any = [not_a_server_error, response_schema_conformance, content_type_conformance, status_code_conformance]
+
+
+def test_every_route_that_takes_something_has_its_row() -> None:
+    """A new route is sent wild requests too, and some that its handler is reached by."""
+    assert set(RIGHT) == {route.path for route in TAKING}
 
 
 @pytest.fixture(scope="module")
@@ -87,28 +91,28 @@ def described(engine: Pluct) -> Any:
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: str(mode.value))
 @pytest.mark.parametrize(
     ("method", "path", "caller"),
-    [(method, path, caller) for method, path in OPERATIONS for caller in RIGHT.get(path, (("nobody",), {}))[0]],
+    [(route.method, route.path, caller) for route in TAKING for caller in RIGHT[route.path][0]],
 )
 def test_every_answer_is_as_described(
     engine: Pluct, keys: Keys, described: Any, method: str, path: str, caller: str, mode: GenerationMode
 ) -> None:
-    """Generated requests, valid and not, for whoever may come: no 5xx, and each answer has its documented shape."""
+    """Generated requests, valid and not, of those who may come in: no 5xx, and answers of the documented shapes."""
     engine.fund("amina", 500)
     vended = engine.post("/v1/vend-token", {"userId": "amina", "action": "transcribe"}).json()
-    right = RIGHT.get(path, ((), {}))[1] | ({"token": vended["token"]} if path.endswith("redeem") else {})
-    known = {"{userId}": "amina", "{id}": vended["ticketId"]}
+    if path.endswith("capture"):
+        engine.post("/v1/tickets/redeem", {"token": vended["token"]}, keys["service"])
+    right = RIGHT[path][1] | ({"token": vended["token"]} if path.endswith("redeem") else {})
+    known = {"userId": "amina", "id": vended["ticketId"]}
     statuses = set()
 
-    @settings(
-        derandomize=True, max_examples=12, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-    )
+    @settings(derandomize=True, max_examples=20, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(
         case=described[path][method].as_strategy(generation_mode=mode), mended=st.booleans(),
         wild=st.sets(st.sampled_from(["userId", "amount", "reason", "action", "clientRequestId", "priority"])),
     )  # fmt: skip
     def hold(case: Any, mended: bool, wild: set[str]) -> None:
-        if mended:  # otherwise as generated
-            case.path_parameters = {name: known["{%s}" % name] for name in case.path_parameters or {}}
+        if mended:  # otherwise sent as generated
+            case.path_parameters = {name: known[name] for name in case.path_parameters or {}}
             if isinstance(case.body, dict):
                 case.body = right | {name: value for name, value in case.body.items() if name in wild}
             elif path == "/v1/credits/balance":
@@ -118,5 +122,4 @@ def test_every_answer_is_as_described(
         case.validate_response(answer, checks=CHECKS, headers=keys[caller])
 
     hold()
-    if mode is GenerationMode.POSITIVE and (caller != "nobody" or not described[path][method].definition.raw["security"][-1]):
-        assert 200 in statuses, statuses
+    assert 200 in statuses or mode is GenerationMode.NEGATIVE, statuses

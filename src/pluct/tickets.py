@@ -140,8 +140,8 @@ def uuid7_source(clock: Callable[[], float] = time.time) -> Callable[[], str]:
     """A maker of UUIDv7 in text form (RFC 9562, section 5.7), each larger than the one before it.
 
     Each millisecond starts at 71 random bits of the 74 and counts up from there (section 6.2, method 2), so that
-    rows of one process land at the end of their trees; a clock that steps back is waited out by counting on. The ids are unique,
-    not secret.
+    rows of one process land at the end of their trees; a clock that steps back is waited out by counting on. The ids
+    are unique, not secret.
     """
     last = 0
 

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from pluct import __version__
-from pluct.errors import PluctError, SetupError, Unavailable
+from pluct.errors import Fault, PluctError, Refusal
 from pluct.web.endpoint import Handler, Route
 from pluct.web.problems import Problem, problem
 
@@ -58,17 +58,17 @@ def openapi(routes: list[Route]) -> dict[str, Any]:
         "components": {"schemas": components, "securitySchemes": _SECURITY_SCHEMES},
         "x-errors": [
             {"code": error.code, "status": error.status, "title": error.title, "description": error().sentence}
-            for error in _errors(PluctError)
-            if error.status
+            for error in sorted((_errors(Refusal) | _errors(Fault)).values(), key=lambda error: error.status)
         ],
     }
 
 
-def _errors(kind: type[PluctError]) -> list[type[PluctError]]:
-    """Every error an answer may carry, by status."""
-    below = [error for child in kind.__subclasses__() for error in _errors(child)]
-    own = [] if kind.__subclasses__() and kind is not Unavailable else [kind]
-    return sorted((error for error in own + below if error is not SetupError), key=lambda error: error.status)
+def _errors(kind: type[PluctError]) -> dict[str, type[PluctError]]:
+    """Every error an answer may carry, by its code."""
+    found = {kind.code: kind}
+    for below in kind.__subclasses__():
+        found = _errors(below) | found
+    return found
 
 
 def _operation(route: Route, schema: dict[Any, Any]) -> dict[str, Any]:
