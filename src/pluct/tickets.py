@@ -139,17 +139,22 @@ def _is_number(value: object) -> TypeGuard[int | float]:
 def uuid7_source(clock: Callable[[], float] = time.time) -> Callable[[], str]:
     """A maker of UUIDv7 in text form (RFC 9562, section 5.7), each larger than the one before it.
 
-    Each millisecond starts at 71 random bits of the 74 and counts up from there (section 6.2, method 2), so that
-    rows of one process land at the end of their trees; a clock that steps back is waited out by counting on. The ids
-    are unique, not secret.
+    Each millisecond starts at random and counts up in the last 48 bits (section 6.2, method 1), of which it leaves the
+    first free, so that rows of one process land at the end of their trees; a clock that steps back is waited out by
+    counting on. The ids are unique, not secret.
     """
-    last = 0
+    stamp, prefix, counter = 0, "", 0
 
     def make() -> str:
-        nonlocal last
+        nonlocal stamp, prefix, counter
         now = int(clock() * 1000)
-        last = now << 74 | int.from_bytes(os.urandom(9), "big") >> 1 if now > last >> 74 else last + 1
-        text = f"{last >> 74:012x}7{last >> 62 & 0xFFF:03x}{last & 0x3FFF_FFFF_FFFF_FFFF | 1 << 63:016x}"
-        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+        if now > stamp:
+            stamp = now
+            high, low = int.from_bytes(os.urandom(2), "big"), int.from_bytes(os.urandom(2), "big")
+            prefix = f"{now >> 16:08x}-{now & 0xFFFF:04x}-7{high & 0xFFF:03x}-{low & 0x3FFF | 0x8000:04x}-"
+            counter = int.from_bytes(os.urandom(6), "big") >> 1
+        else:
+            counter += 1
+        return f"{prefix}{counter:012x}"
 
     return make
