@@ -536,6 +536,7 @@ async def test_history_is_read_page_by_page(ground: Ground) -> None:
         seen, cursor = [], None
         while True:
             page = await store.entries("amina", 5, cursor)
+            assert len(page) == min(5, 23 - len(seen))
             seen += page
             await funded(store, "amina", 1_000)
             cursor = page[-1].previous_id
