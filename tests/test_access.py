@@ -109,7 +109,7 @@ def test_every_route_has_its_row() -> None:
 
 
 @pytest.mark.parametrize("caller", CALLERS)
-@pytest.mark.parametrize(("method", "path"), list(ROLES), ids=" ".join)
+@pytest.mark.parametrize(("method", "path"), list(ROLES), ids=[" ".join(row) for row in ROLES])
 @pytest.mark.parametrize("mode", ["open", "token"])
 def test_a_route_lets_in_its_roles_only(
     request: pytest.FixtureRequest, mode: str, method: str, path: str, caller: str

@@ -426,6 +426,22 @@ def test_a_captured_ticket_may_be_refunded_once(backend: Backend, role: str) -> 
     refused(backend.void(new_id()), 404, "ticket_not_found")
 
 
+@pytest.mark.parametrize("action", ["default", "listen", "transcribe"])
+def test_a_key_is_free_again_once_all_credits_are_back(backend: Backend, action: str) -> None:
+    """After a cancel or a refund the same request vends anew; while a part is kept it is replayed."""
+    user_id, key = backend.engine.funded(9), {"clientRequestId": "a tap"}
+    first = backend.vend(user_id, action, **key)
+    assert backend.redeem(first["token"]).status_code == 200
+    if action == "transcribe":
+        assert told(backend.capture(first["ticketId"], amount=1).json()) == ("captured", 1, 1)
+    assert backend.vend(user_id, action, **key)["token"] == first["token"]
+    assert backend.void(first["ticketId"]).status_code == 200
+    anew = backend.vend(user_id, action, **key)
+    assert anew["ticketId"] != first["ticketId"] and anew["token"] != first["token"]
+    assert backend.vend(user_id, action, **key)["token"] == anew["token"]
+    assert sum(backend.balance(user_id)) == 9 - (anew["cost"] if action == "default" else 0)
+
+
 def test_repeated_reports_are_the_first_one(backend: Backend) -> None:
     """With their key; another ticket, amount or reason under it is a conflict."""
     user_id, key = backend.engine.funded(20), {"clientRequestId": new_id()}

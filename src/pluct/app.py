@@ -22,6 +22,7 @@ from pluct.settings import Settings
 from pluct.stores import open_store
 from pluct.tickets import HS256Signer, UserTokens, uuid7_source
 from pluct.web.access import Access
+from pluct.web.protocol import OneWriteProtocol
 from pluct.web.routes import application
 
 log = logging.getLogger("pluct")
@@ -96,7 +97,7 @@ def serve(settings: Settings) -> None:
         await engine.store.open()
         try:
             config = uvicorn.Config(
-                build(settings, engine), loop="uvloop", http="httptools", ws="none", log_config=None,
+                build(settings, engine), loop="uvloop", http=OneWriteProtocol, ws="none", log_config=None,
                 access_log=False, server_header=False, proxy_headers=False, timeout_graceful_shutdown=DRAIN_SECONDS_MAX,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
             )  # fmt: skip

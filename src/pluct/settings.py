@@ -181,7 +181,7 @@ def _secrets(
     if jwt and jwt == user_token:
         problems.append("JWT_SECRET and USER_TOKEN_SECRET must differ: who names users must not make tickets.")
     if production and ({jwt, user_token} - {""}) & set(found["WEBHOOK_SECRET"]):
-        problems.append("WEBHOOK_SECRET must differ from the other secrets.")
+        problems.append("WEBHOOK_SECRET must differ from JWT_SECRET and from USER_TOKEN_SECRET.")
     return found["WEBHOOK_SECRET"], jwt, user_token
 
 

@@ -150,9 +150,9 @@ def uuid7_source(clock: Callable[[], float] = time.time) -> Callable[[], str]:
         now = int(clock() * 1000)
         if now > stamp:
             stamp = now
-            high, low = int.from_bytes(os.urandom(2), "big"), int.from_bytes(os.urandom(2), "big")
-            prefix = f"{now >> 16:08x}-{now & 0xFFFF:04x}-7{high & 0xFFF:03x}-{low & 0x3FFF | 0x8000:04x}-"
-            counter = int.from_bytes(os.urandom(6), "big") >> 1
+            chance = int.from_bytes(os.urandom(10), "big")
+            high, low, counter = chance >> 68, chance >> 48 & 0x3FFF | 0x8000, chance & 0x7FFF_FFFF_FFFF
+            prefix = f"{now >> 16:08x}-{now & 0xFFFF:04x}-7{high:03x}-{low:04x}-"
         else:
             counter += 1
         return f"{prefix}{counter:012x}"

@@ -12,10 +12,11 @@ import asyncio
 import fcntl
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from typing import IO, Any
 
 import msgspec
@@ -89,7 +90,7 @@ class SqliteStore:
         self._serving = serving
         self._batch_max = batch_max
         self._lock: IO[str] | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="pluct-commit")
+        self._thread = _Worker()
         self._write: sqlite3.Connection | None = None
         self._read: sqlite3.Connection | None = None
 
@@ -97,7 +98,6 @@ class SqliteStore:
 
     async def open(self) -> None:
         """Lock, migrate, connect. Raises `SetupError` with what to do about it."""
-        self._loop = asyncio.get_running_loop()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self._serving:
@@ -122,7 +122,7 @@ class SqliteStore:
 
     def _let_go(self) -> None:
         self._disconnect()
-        self._thread.shutdown()
+        self._thread.stop()
         if self._lock is not None:
             self._lock.close()
 
@@ -165,7 +165,7 @@ class SqliteStore:
             self._roll_back()
             raise
         try:
-            await self._loop.run_in_executor(self._thread, connection.execute, "COMMIT")
+            await self._thread.run(connection.execute, "COMMIT")
         except sqlite3.Error as error:
             self._roll_back()
             raise OutcomeUnknown from error
@@ -185,7 +185,7 @@ class SqliteStore:
                     self._connect()
                     self._write.execute("BEGIN IMMEDIATE")
                 elif _primary_code(error) == sqlite3.SQLITE_BUSY:
-                    await self._loop.run_in_executor(self._thread, _begin_patiently, self._write)
+                    await self._thread.run(_begin_patiently, self._write)
                 else:
                     raise
             return self._write
@@ -318,6 +318,46 @@ class SqliteStore:
             await asyncio.to_thread(run)
         except sqlite3.Error as error:
             raise _translated(error) from error
+
+
+class _Worker:
+    """A thread for what waits for the disk. An executor does the same with thrice the locking per call."""
+
+    def __init__(self) -> None:
+        self._work: SimpleQueue[tuple[Callable[..., object], Any, asyncio.Future[None]] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="pluct-commit", daemon=True)
+        self._thread.start()
+
+    def run(self, function: Callable[..., object], argument: object) -> "asyncio.Future[None]":
+        """Call the function in the thread; the future is done when it is."""
+        future = asyncio.get_running_loop().create_future()
+        self._work.put((function, argument, future))
+        return future
+
+    def stop(self) -> None:
+        """Finish what was asked for, and end the thread."""
+        self._work.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            function, argument, future = work
+            error: BaseException | None = None
+            try:
+                function(argument)
+            except BaseException as raised:
+                error = raised
+            future.get_loop().call_soon_threadsafe(_settle, future, error)
+            del work, future, error
+
+
+def _settle(future: "asyncio.Future[None]", error: BaseException | None) -> None:
+    if future.cancelled():
+        return
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
 
 
 def connect(path: Path, busy_seconds: float) -> sqlite3.Connection:
