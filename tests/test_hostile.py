@@ -313,7 +313,6 @@ def test_any_header_may_hold_anything(engine: Pluct, name: str) -> None:
             answered(engine.client.get("/v1/wallets/amina", headers=headers))
 
 
-@pytest.mark.xfail(strict=True, reason="bytes that are not UTF-8 are replaced, so that two keys become one")
 def test_a_key_that_is_not_utf8_is_refused(engine: Pluct) -> None:
     """Two keys that differ are never taken for one: such a key has no characters, and is a 400 as any other bad one."""
     user_id = engine.funded(2)
@@ -452,6 +451,19 @@ def test_an_announced_giant_is_refused_before_it_comes(engine: Pluct) -> None:
         ((status, body),) = speak(engine, start)
         assert (status, list(json.loads(body))) == (413, ["error"])
     assert [s for s, _ in speak(engine, request("POST", "/vend-token", b"{}", "Expect: 100-continue"))] == [100, 400]
+
+
+def test_who_waits_to_be_told_to_continue_is_told(engine: Pluct) -> None:
+    """A client that sends its body only after `100 Continue` gets that first, and then its answer."""
+    user_id = engine.funded(1)
+    body = b'{"userId":"%s"}' % user_id.encode()
+    whole = request("POST", "/vend-token", body, "Expect: 100-continue")
+    with connect(engine) as line:
+        line.settimeout(3)
+        line.sendall(whole.removesuffix(body))
+        assert line.recv(65536).startswith(b"HTTP/1.1 100 ")
+        line.sendall(body)
+        assert line.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
 def test_idle_lines_keep_nobody_waiting(engine: Pluct) -> None:

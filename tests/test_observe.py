@@ -124,7 +124,6 @@ def test_standard_log_records_are_lines_of_json_too(tmp_path: Path) -> None:
     assert found["message"].startswith("it failed: why\n") and "ValueError: two" in found["message"]
 
 
-@pytest.mark.xfail(strict=True, reason="the message repeats level and name: WARNING:uvicorn.error:…")
 def test_what_the_server_library_has_to_say_is_a_line_of_json_too(engine: Pluct) -> None:
     """Its level and its name in fields of their own, and not again in the message."""
     with socket.create_connection(("127.0.0.1", int(engine.url.rpartition(":")[2])), 5) as line:

@@ -219,7 +219,8 @@ def test_each_secret_has_one_name_and_one_use(make_pluct: Callable[..., Pluct]) 
     strong = {name: name * 4 for name in ("WEBHOOK_SECRET", "JWT_SECRET", "USER_TOKEN_SECRET")}
     bad = [
         ("JWT_SECRET", strong["USER_TOKEN_SECRET"]), ("WEBHOOK_SECRET", strong["JWT_SECRET"]),
-        ("JWT_SECRET", "too little"), ("JWT_SECRET", JWT_SECRET), ("WEBHOOK_SECRET", WEBHOOK_SECRET), ("WEBHOOK_SECRET", ""),
+        ("JWT_SECRET", "too little"), ("JWT_SECRET", JWT_SECRET), ("WEBHOOK_SECRET", WEBHOOK_SECRET),
+        ("WEBHOOK_SECRET", ""),
         ("WEBHOOK_SECRET", strong["WEBHOOK_SECRET"] + ",too little"),
     ]  # fmt: skip
     for name, value in bad:

@@ -333,6 +333,22 @@ async def test_a_key_with_another_request_is_refused(ground: Ground) -> None:
         assert await numbers(store, "amina") == (5, 0, 2)
 
 
+async def test_a_key_that_came_with_a_known_payment_is_used(ground: Ground) -> None:
+    """A payment granted before answers under a new key too, and that key is then good for this request only."""
+    payment = once_by_reference("QKJ41", "amina", 9)
+    async with ground.open() as store:
+        first = await done(store, fund("amina", 9, reference="QKJ41", claims=(payment,)))
+        key = once("add", "mint", "k", "amina", 9)
+        again = await store.submit(fund("amina", 9, reference="QKJ41", claims=(key, payment)))
+        assert again == replace(first, replayed=True)
+    async with ground.open() as store:
+        assert await store.submit(fund("amina", 9, claims=(key,))) == again
+        other = once("add", "mint", "k", "brian", 9)
+        assert isinstance(await store.submit(fund("brian", 9, claims=(other,))), IdempotencyKeyReused)
+        assert await numbers(store, "amina") == (9, 0, 1)
+        assert await sound(store)
+
+
 async def test_refusals_are_not_remembered(ground: Ground) -> None:
     """A refused command with a key runs anew when it is repeated, in this store and in the next one."""
     async with ground.open() as store:
@@ -498,7 +514,7 @@ async def test_a_full_queue_answers_at_once(ground: Ground) -> None:
     async with ground.open() as store:
         await funded(store, "amina", QUEUE_MAX + 100)
         answered: list[type] = []
-        tasks = [asyncio.ensure_future(store.submit(vend("amina"))) for _ in range(QUEUE_MAX + 100)]
+        tasks = [asyncio.ensure_future(done(store, vend("amina"))) for _ in range(QUEUE_MAX + 100)]
         for task in tasks:
             task.add_done_callback(lambda task: answered.append(type(task.exception() or task.result())))
         await asyncio.wait(tasks)
@@ -625,6 +641,18 @@ async def test_a_sweep_is_bounded_and_comes_to_an_end(ground: Ground) -> None:
         assert await store.due(ground.clock(), 0, 100) == []
         assert [await numbers(store, user_id) for user_id in users] == [(0, 0, 5)] * 7
         assert await sound(store)
+
+
+async def test_a_sweep_counts_holds_and_lots_together(ground: Ground) -> None:
+    """`limit` bounds the users of a sweep, whether holds or lots make them due."""
+    async with ground.open() as store:
+        for number in range(3):
+            await funded(store, f"holder {number}", 2)
+            await vended(store, held(f"holder {number}", 1))
+            await done(store, fund(f"owner {number}", 2, expires_at=ground.clock() + 1_000))
+        ground.clock.move(100)
+        for limit in range(1, 8):
+            assert len(await store.due(ground.clock(), GRACE_SECONDS, limit)) == min(limit, 6)
 
 
 async def test_an_api_key_is_known_by_its_secret_until_it_is_revoked(ground: Ground) -> None:

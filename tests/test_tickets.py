@@ -98,6 +98,7 @@ FORGED = {
     "no user": signed({name: value for name, value in CLAIMS.items() if name != "sub"}),
     "no id": signed({name: value for name, value in CLAIMS.items() if name != "jti"}),
     "a user that is no text": signed(CLAIMS | {"sub": 7}),
+    "half a surrogate pair": signed(CLAIMS | {"sub": "\ud800"}),
     "audiences": signed(CLAIMS | {"aud": ["premium"]}),
 }
 

@@ -15,7 +15,7 @@ import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
-from pluct.engine import Engine
+from pluct.engine import SWEEP_MAX, Engine
 from pluct.errors import PluctError, SetupError
 from pluct.observe import LogHandler, LogWriter, Observer
 from pluct.settings import Settings
@@ -28,6 +28,7 @@ from pluct.web.routes import application
 log = logging.getLogger("pluct")
 
 SWEEP_SECONDS = 1.0
+SWEEPS_MAX = 20  # in a row, when much is due at once
 KEEP_ALIVE_SECONDS = 75  # longer than a proxy keeps its own side open
 DRAIN_SECONDS_MAX = 30
 
@@ -70,7 +71,9 @@ async def _sweep(engine: Engine) -> None:
     """Give back and expire what is due, every second; a store that is down is asked again the next time."""
     while True:
         try:
-            await engine.sweep()
+            for _ in range(SWEEPS_MAX):
+                if await engine.sweep() < SWEEP_MAX:
+                    break
         except PluctError as error:
             log.warning("the sweep was put off: %s", error.sentence)
         except Exception:

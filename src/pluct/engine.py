@@ -3,7 +3,9 @@
 Everything it needs is handed in. Refusals and faults are raised; every other answer is durable.
 """
 
+import asyncio
 import hashlib
+import logging
 import secrets
 from collections.abc import Callable
 from typing import TypeVar
@@ -19,6 +21,7 @@ from pluct.errors import (
     Refusal,
     TicketNotFound,
     Unauthorized,
+    Unavailable,
     WalletNotFound,
 )
 from pluct.model import (
@@ -41,6 +44,8 @@ from pluct.stores import Store
 from pluct.tickets import Signer, UserTokens
 
 _Outcome = TypeVar("_Outcome", bound=Outcome)
+
+log = logging.getLogger("pluct")
 
 PAGE_MAX = 200
 SWEEP_MAX = 500
@@ -150,8 +155,12 @@ class Engine:
     async def sweep(self) -> int:
         """Expire what is due: at most `SWEEP_MAX` users' at once. Returns how many users were due."""
         due = await self.store.due(self._clock(), self._grace_seconds, SWEEP_MAX)
-        for command in due:
-            await self._raw(command)
+        ends = await asyncio.gather(*(self.store.submit(command) for command in due), return_exceptions=True)
+        for command, end in zip(due, ends, strict=True):
+            if isinstance(end, Unavailable):
+                raise end
+            if isinstance(end, BaseException):
+                log.error("user %r could not be swept: %s; run pluct check", command.user_id, end)
         return len(due)
 
     async def probe(self) -> None:

@@ -84,7 +84,7 @@ class SqliteStore:
     def __init__(
         self, path: Path, clock: Callable[[], int], next_id: Callable[[], str], *, serving: bool, batch_max: int = 256
     ) -> None:
-        self.path = path.resolve()  # a link to the file is the file
+        self.path = Path(os.path.realpath(path))  # a link to the file is the file
         self._clock = clock
         self._next_id = next_id
         self._serving = serving

@@ -15,6 +15,9 @@ from pluct.stores import Violation
 FINDINGS_MAX = 20
 
 CHECKS = {
+    "the file itself is intact": """
+        SELECT 'the file', integrity_check FROM pragma_integrity_check
+        WHERE integrity_check <> 'ok' AND integrity_check NOT LIKE 'CHECK constraint failed in %'""",
     "what is kept as JSON can be read": """
         SELECT 'wallet ' || user_id, lots FROM wallets WHERE NOT json_valid(lots)
         UNION ALL SELECT 'ticket ' || id, taken FROM tickets WHERE NOT json_valid(taken)
@@ -26,8 +29,13 @@ CHECKS = {
         WHERE total <> available""",
     "every lot has something left and the earliest expiry is the wallet's": """
         SELECT user_id, lots FROM wallets
-        WHERE EXISTS (SELECT 1 FROM json_each(lots) WHERE json_extract(value, '$[2]') <= 0)
+        WHERE EXISTS (SELECT 1 FROM json_each(lots) WHERE json_extract(value, '$[2]') <= 0
+                      OR json_array_length(value) <> 6 OR json_type(value, '$[2]') <> 'integer')
            OR next_expiry_at IS NOT (SELECT min(json_extract(value, '$[5]')) FROM json_each(lots))""",
+    "a lot is left of a grant": """
+        SELECT w.user_id, 'lot ' || l.value FROM wallets w, json_each(w.lots) l
+          LEFT JOIN entries e ON e.user_id = w.user_id AND e.number = json_extract(l.value, '$[0]')
+        WHERE e.grant_id IS NOT json_extract(l.value, '$[1]')""",
     "balances are within their bounds": """
         SELECT user_id, 'available ' || available || ', held ' || held || ', debt ' || debt FROM wallets
         WHERE available NOT BETWEEN 0 AND 9007199254740991 OR held NOT BETWEEN 0 AND 9007199254740991
@@ -77,11 +85,11 @@ CHECKS = {
     "a ticket's entries say what the ticket says": """
         SELECT ticket_id, 'ticket ' || sum(cost) || '/' || sum(kept) || ', entries ' || sum(taken) || '/' || sum(earned)
         FROM (
-          SELECT id AS ticket_id, cost, captured AS kept, 0 AS taken, 0 AS earned FROM tickets
+          SELECT id AS ticket_id, user_id, cost, captured AS kept, 0 AS taken, 0 AS earned FROM tickets
           UNION ALL
-          SELECT ticket_id, 0, 0, amount * (debit = 'user:' || user_id),
+          SELECT ticket_id, user_id, 0, 0, amount * (debit = 'user:' || user_id),
                  amount * ((credit LIKE 'earned:%') - (debit LIKE 'earned:%')) FROM entries WHERE ticket_id IS NOT NULL)
-        GROUP BY ticket_id HAVING sum(cost) <> sum(taken) OR sum(kept) <> sum(earned)""",
+        GROUP BY ticket_id, user_id HAVING sum(cost) <> sum(taken) OR sum(kept) <> sum(earned)""",
     "captured and returned make the cost once a ticket is settled": """
         SELECT id, state || ' ' || captured || ' + ' || returned || ' of ' || cost FROM tickets
         WHERE captured + returned <> CASE WHEN due_at IS NULL THEN cost ELSE 0 END

@@ -106,7 +106,10 @@ def idempotency_key(call: Call, given: str | None) -> str | None:
     """The request's key: the header's, or else the body's."""
     header = call.headers.get(b"idempotency-key")
     if header is not None:
-        return text(header.decode("utf-8", "replace"), "Idempotency-Key")
+        try:
+            return text(header.decode("utf-8"), "Idempotency-Key")
+        except UnicodeDecodeError:
+            raise InvalidRequest("Idempotency-Key is not valid UTF-8.") from None
     return None if given is None else text(given, "clientRequestId")
 
 
