@@ -36,6 +36,8 @@ CLAIM = "a claim's ticket exists"
 JSON = "what is kept as JSON can be read"
 SPENT = "credits are spent on a ticket"
 CLAIMED = "a claimed grant was made"
+GRANT = "a lot is left of a grant"
+FILE = "the file itself is intact"
 
 TRIGGERS = "DROP TRIGGER entries_are_never_changed; DROP TRIGGER entries_are_never_deleted;"
 GRACE_SECONDS = 3_600
@@ -121,21 +123,23 @@ def whale(available: int, debt: int, entries: str) -> str:
         INSERT INTO wallets VALUES ('whale', {available}, 0, {debt}, 2, 'e2', NULL, 1,
           '[[1,"g",{available},"paid",50,null]]');
         INSERT INTO entries (id, user_id, number, previous_id, at, kind, amount, debit, credit, available_after,
-          held_after) VALUES {entries};"""
+          held_after, grant_id) VALUES {entries};"""
 
 
 TOO_RICH = whale(
     BALANCE_MAX + 1, 0,
-    f"""('e1', 'whale', 1, NULL, 1, 'grant', {BALANCE_MAX}, 'issued:x', 'user:whale', {BALANCE_MAX}, 0),
-        ('e2', 'whale', 2, 'e1', 1, 'grant', 1, 'issued:x', 'user:whale', {BALANCE_MAX + 1}, 0)""",
+    f"""('e1', 'whale', 1, NULL, 1, 'grant', {BALANCE_MAX}, 'issued:x', 'user:whale', {BALANCE_MAX}, 0, 'g'),
+        ('e2', 'whale', 2, 'e1', 1, 'grant', 1, 'issued:x', 'user:whale', {BALANCE_MAX + 1}, 0, 'h')""",
 )  # fmt: skip
 OVERPAID = whale(
     5, -5,
-    """('e1', 'whale', 1, NULL, 1, 'grant', 10, 'issued:x', 'user:whale', 10, 0),
-       ('e2', 'whale', 2, 'e1', 1, 'repay', 5, 'user:whale', 'debt:whale', 5, 0)""",
+    """('e1', 'whale', 1, NULL, 1, 'grant', 10, 'issued:x', 'user:whale', 10, 0, 'g'),
+       ('e2', 'whale', 2, 'e1', 1, 'repay', 5, 'user:whale', 'debt:whale', 5, 0, NULL)""",
 )  # fmt: skip
 ENTRY = "UPDATE entries SET {} WHERE user_id = 'amina' AND number = {};".format
 A_TICKET = "UPDATE tickets SET {} WHERE user_id = '{}' AND state = '{}' AND cost = {};".format
+
+GRANTED = "a lot is left of a grant"
 
 DAMAGE = [
     (LOTS, "a lot that grew", "UPDATE wallets SET lots = json_set(lots, '$[0][2]', 99) WHERE user_id = 'brian';"),
@@ -144,7 +148,7 @@ DAMAGE = [
     (LOT, "an expiry that is not swept", "UPDATE wallets SET next_expiry_at = NULL WHERE user_id = 'amina';"),
     (
         LOT, "an empty lot",
-        """UPDATE wallets SET lots = json_insert(lots, '$[#]', json('[9,"g",0,"paid",50,null]'));""",
+        """UPDATE wallets SET lots = json_insert(lots, '$[#]', json_set(lots -> '$[0]', '$[2]', 0));""",
     ),
     (BOUNDS, "a balance that JavaScript cannot count", TOO_RICH),
     (BOUNDS, "a debt below zero", OVERPAID),
@@ -205,14 +209,29 @@ DAMAGE = [
     (REFERENCE, "a payment that nothing keeps from another grant", "DELETE FROM claims WHERE user_id = 'brian';"),
     (JSON, "lots that cannot be read", "UPDATE wallets SET lots = 'none' WHERE user_id = 'brian';"),
     (JSON, "a claim that cannot be read", "UPDATE claims SET outcome = 'none' WHERE user_id = 'brian';"),
+    (TICKET, "a ticket whose refund goes to somebody else", "UPDATE tickets SET user_id = 'brian' WHERE cost = 1;"),
+    (LOT, "lots that nobody can spend", """UPDATE wallets SET lots = replace(lots, ',18,', ',"18",');"""),
+    (LOT, "lots with a part missing", "UPDATE wallets SET lots = json_remove(lots, '$[0][5]') WHERE held = 0;"),
+    (GRANT, "a lot of no grant", "UPDATE wallets SET lots = json_set(lots, '$[0][1]', 'g') WHERE user_id = 'brian';"),
+    (
+        GRANT, "a lot of another's grant",
+        """UPDATE wallets SET lots = json_set(lots, '$[0][1]', (SELECT lots ->> '$[0][1]' FROM wallets w
+           WHERE w.user_id = 'chipo')) WHERE user_id = 'brian';""",
+    ),
+    (
+        FILE, "an index that does not fit its table",
+        """PRAGMA writable_schema = 1;
+           UPDATE sqlite_master SET sql = replace(sql, '(next_expiry_at)', '(updated_at)')
+           WHERE name = 'wallets_due';""",
+    ),
     (JSON, "a ticket that cannot be read", "UPDATE tickets SET taken = '[[' WHERE user_id = 'brian';"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("invariant", "script"), [(i, s) for i, _, s in DAMAGE], ids=[name for _, name, _ in DAMAGE])
 def test_damage_is_found_under_its_own_name(damaged: Callable[[str], Path], invariant: str, script: str) -> None:
-    """Each way to break one invariant is found as that invariant, and as no other."""
-    assert named(damaged(script)) == {invariant}
+    """Each way to break one invariant is found as that invariant, and as no other (made-up lots have no grant)."""
+    assert named(damaged(script)) - {GRANTED} == {invariant}
 
 
 def test_every_invariant_has_its_damage() -> None:
@@ -225,20 +244,6 @@ def test_an_entry_of_the_wrong_kind_is_found(damaged: Callable[[str], Path], kin
     """An entry that says it is of another kind is found, whatever kind it was."""
     script = "UPDATE entries SET kind = 'repay' WHERE id = (SELECT min(id) FROM entries WHERE kind = '{}');"
     assert named(damaged(script.format(kind))) == {KIND}
-
-
-OTHER_DAMAGE = {
-    "a ticket whose refund goes to somebody else": "UPDATE tickets SET user_id = 'brian' WHERE cost = 1;",
-    "lots that nobody can spend": """UPDATE wallets SET lots = replace(lots, ',18,', ',"18",');""",
-    "lots with a part missing": "UPDATE wallets SET lots = json_remove(lots, '$[0][5]') WHERE user_id = 'brian';",
-    "a lot of no grant": "UPDATE wallets SET lots = json_set(lots, '$[0][1]', 'none') WHERE user_id = 'brian';",
-}
-
-
-@pytest.mark.parametrize("script", OTHER_DAMAGE.values(), ids=OTHER_DAMAGE)
-def test_other_damage_is_found(damaged: Callable[[str], Path], script: str) -> None:
-    """Damage that lets credits be lost, or go to another user, is found, whatever the invariant that names it."""
-    assert found(damaged(script)) != []
 
 
 # A sound ledger
@@ -267,12 +272,12 @@ def test_findings_are_bounded(damaged: Callable[[str], Path]) -> None:
     many = sqlite_check.FINDINGS_MAX + 10
     path = damaged(f"""
         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {many})
-        INSERT INTO wallets SELECT 'user ' || i, 3, 0, 0, 1, 'none', NULL, 1, '[[1,"g",2,"paid",50,null]]' FROM n;""")
+        INSERT INTO wallets SELECT 'user ' || i, 3, 0, 0, 1, 'none', NULL, 1, '[]' FROM n;""")
     violations = found(path)
-    assert {violation.invariant for violation in violations} == {LOTS, BALANCE, LAST}
+    assert {violation.invariant for violation in violations} == {LOTS, BALANCE, LAST, GRANTED}
     lots = [violation for violation in violations if violation.invariant == LOTS]
     assert len(lots) == sqlite_check.FINDINGS_MAX
-    assert lots[0].subject.startswith("user ") and lots[0].found == "lots 2, available 3"
+    assert lots[0].subject.startswith("user ") and lots[0].found == "lots 0, available 3"
 
 
 PARTS = ["wallets", "entries", "tickets", "claims", "tickets_due", "wallets_due"]

@@ -1,7 +1,8 @@
 """uvicorn's HTTP protocol, with one write per answer.
 
 ASGI sends an answer's head and body apart, and uvicorn writes them apart: two system calls, two packets, and a client
-that wakes up twice. Here the head waits for the body that follows it.
+that wakes up twice. Here the head waits for the body that follows it. (An interim answer, such as 100 Continue, does not.
+An answer that streams must send something at once.)
 """
 
 import asyncio
@@ -24,7 +25,7 @@ class Corked:
         if self._head:
             self._transport.write(self._head + data)
             self._head = b""
-        elif data.endswith(b"\r\n\r\n") and data.startswith(b"HTTP/1.1 "):
+        elif data.endswith(b"\r\n\r\n") and data.startswith(b"HTTP/1.1 ") and data[9:10] != b"1":
             self._head = data
         else:
             self._transport.write(data)

@@ -206,6 +206,8 @@ async def balance(engine: Engine, call: Call) -> Answer:
 async def add(engine: Engine, call: Call) -> Answer:
     """Grant credits."""
     body: AddBody = call.body
+    if body.user_id is None:
+        raise InvalidRequest("userId is required.")
     user = access.user_id(call, body.user_id)
     if body.amount > AMOUNT_MAX:
         raise AmountTooLarge

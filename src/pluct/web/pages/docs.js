@@ -23,21 +23,25 @@ function kindOf(schema) {
   return [s.type === "integer" ? "whole number" : s.type || "any", ...limits].filter(Boolean).join(" ");
 }
 
+function defaultOf(field) {
+  return field.default === undefined || field.default === null ? "" : `default ${JSON.stringify(field.default)}`;
+}
+
 function fields(schema, what) {
   const s = resolve(schema);
   const required = new Set(s.required || []);
   const rows = Object.entries(s.properties || {}).map(([name, field]) =>
     el("tr", {}, el("td", {}, el("code", { textContent: name })), el("td", { textContent: kindOf(field) }),
-      el("td", { textContent: required.has(name) ? what : field.default === undefined || field.default === null ? "" : `default ${JSON.stringify(field.default)}` })));
+      el("td", { textContent: required.has(name) ? what : defaultOf(field) })));
   return el("div", { className: "scroll" }, el("table", {}, el("tbody", {}, ...rows)));
 }
 
-const EXAMPLES = { userId: "test-user-1", amount: 5, reason: "to try it", token: "paste a ticket's token here", action: "default" };
+const EXAMPLES = { userId: "test-user-1", amount: 5, reason: "to try it", token: "paste a ticket's token here" };
 
 function example(schema) {
   const s = resolve(schema);
-  const names = Object.keys(s.properties || {}).filter((name) => (s.required || []).includes(name) || ["userId"].includes(name)
-    || (name === "amount" && !(s.properties.reason || s.properties.userId) === false));
+  const names = Object.keys(s.properties || {}).filter((name) => ["userId", ...(s.required || [])].includes(name)
+    || (name === "amount" && "userId" in s.properties));
   return Object.fromEntries(names.map((name) => [name, EXAMPLES[name] ?? ""]));
 }
 
@@ -80,7 +84,8 @@ function form(method, path, route) {
     if (bearer) headers.authorization = `Bearer ${bearer}`;
     if (webhook) headers["x-webhook-secret"] = webhook;
     if (body) headers["content-type"] = "application/json";
-    return { method: method.toUpperCase(), url: location.origin + url + (query.size ? `?${query}` : ""), headers, body: body && body.value };
+    if (query.size) url += `?${query}`;
+    return { method: method.toUpperCase(), url: location.origin + url, headers, body: body && body.value };
   }
 
   async function send(event) {
@@ -93,10 +98,11 @@ function form(method, path, route) {
       const text = await answer.text();
       const ms = Math.round(performance.now() - started);
       let pretty = text;
-      if ((answer.headers.get("content-type") || "").includes("json")) pretty = JSON.stringify(JSON.parse(text), null, 2);
+      const type = answer.headers.get("content-type") || "";
+      if (type.includes("json")) pretty = JSON.stringify(JSON.parse(text), null, 2);
       const headers = [...answer.headers].map(([name, value]) => `${name}: ${value}`).join("\n");
       shown.replaceChildren(
-        el("h3", { textContent: `${answer.status} ${answer.statusText} in ${ms} ms`, className: answer.ok ? "" : "bad" }),
+        el("h3", { textContent: `${answer.status} in ${ms} ms`, className: answer.ok ? "" : "bad" }),
         el("pre", { textContent: pretty }),
         el("details", {}, el("summary", { textContent: "Headers" }), el("pre", { textContent: headers })),
       );
@@ -119,7 +125,8 @@ function form(method, path, route) {
   const labels = inputs.map(({ parameter, input }) => el("label", {}, `${parameter.name} (${parameter.in})`, input));
   const made = el("form", {}, el("h3", { textContent: "Try it" }), ...labels,
     ...(body ? [el("label", {}, "Body", body)] : []),
-    el("button", { textContent: "Send" }), el("button", { type: "button", className: "quiet", textContent: "As curl", onclick: copy }), shown);
+    el("button", { textContent: "Send" }),
+    el("button", { type: "button", className: "quiet", textContent: "As curl", onclick: copy }), shown);
   made.addEventListener("submit", send);
   return made;
 }
@@ -128,13 +135,15 @@ function routeNode(method, path, route) {
   const inside = el("div", { className: "inside" });
   const answer = route.responses["200"].content;
   const node = el("details", { className: "route" },
-    el("summary", {}, el("span", { className: `method ${method}`, textContent: method.toUpperCase() }), el("span", { className: "path", textContent: path }),
+    el("summary", {}, el("span", { className: `method ${method}`, textContent: method.toUpperCase() }),
+      el("span", { className: "path", textContent: path }),
       el("span", { className: "about", textContent: route.summary })), inside);
   node.dataset.find = `${method} ${path} ${route.summary} ${route.description}`.toLowerCase();
   node.addEventListener("toggle", () => {
     if (!node.open || inside.childNodes.length) return;
     for (const line of route.description.split("\n\n")) inside.append(el("p", { textContent: line }));
-    if (route.requestBody) inside.append(el("h3", { textContent: "Takes" }), fields(route.requestBody.content["application/json"].schema, "required"));
+    const takes = route.requestBody && route.requestBody.content["application/json"].schema;
+    if (takes) inside.append(el("h3", { textContent: "Takes" }), fields(takes, "required"));
     if (answer) inside.append(el("h3", { textContent: "Answers" }), fields(answer["application/json"].schema, ""));
     inside.append(form(method, path, route));
   });
@@ -152,16 +161,27 @@ function show() {
   const sections = [...groups].map(([name, nodes]) => el("section", {}, el("h2", { textContent: name }), ...nodes));
   document.getElementById("routes").replaceChildren(...sections);
   document.querySelector("#errors tbody").replaceChildren(...api["x-errors"].map((error) =>
-    el("tr", { id: error.code }, el("td", {}, el("code", { textContent: error.code })), el("td", { textContent: error.status }), el("td", { textContent: error.description }))));
+    el("tr", { id: error.code }, el("td", {}, el("code", { textContent: error.code })),
+      el("td", { textContent: error.status }), el("td", { textContent: error.description }))));
   if (location.hash) document.getElementById(location.hash.slice(1))?.scrollIntoView();
 }
 
 document.getElementById("filter").addEventListener("input", (event) => {
   const wanted = event.target.value.toLowerCase();
   for (const node of document.querySelectorAll(".route")) node.hidden = !node.dataset.find.includes(wanted);
-  for (const section of document.querySelectorAll("#routes section")) section.hidden = !section.querySelector(".route:not([hidden])");
+  for (const section of document.querySelectorAll("#routes section")) {
+    section.hidden = !section.querySelector(".route:not([hidden])");
+  }
 });
 
-fetch("/openapi.json").then((answer) => answer.json()).then((found) => { api = found; show(); }).catch((error) => {
-  document.getElementById("routes").replaceChildren(el("p", { className: "bad", textContent: `The interface could not be read: ${error.message}. Reload to try again.` }));
-});
+async function begin() {
+  try {
+    api = await (await fetch("/openapi.json")).json();
+    show();
+  } catch (error) {
+    const sentence = `The interface could not be read: ${error.message}. Reload to try again.`;
+    document.getElementById("routes").replaceChildren(el("p", { className: "bad", textContent: sentence }));
+  }
+}
+
+begin();
