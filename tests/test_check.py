@@ -139,8 +139,6 @@ OVERPAID = whale(
 ENTRY = "UPDATE entries SET {} WHERE user_id = 'amina' AND number = {};".format
 A_TICKET = "UPDATE tickets SET {} WHERE user_id = '{}' AND state = '{}' AND cost = {};".format
 
-GRANTED = "a lot is left of a grant"
-
 DAMAGE = [
     (LOTS, "a lot that grew", "UPDATE wallets SET lots = json_set(lots, '$[0][2]', 99) WHERE user_id = 'brian';"),
     (LOTS, "a lot that is gone", "UPDATE wallets SET lots = json_remove(lots, '$[0]') WHERE user_id = 'brian';"),
@@ -231,7 +229,7 @@ DAMAGE = [
 @pytest.mark.parametrize(("invariant", "script"), [(i, s) for i, _, s in DAMAGE], ids=[name for _, name, _ in DAMAGE])
 def test_damage_is_found_under_its_own_name(damaged: Callable[[str], Path], invariant: str, script: str) -> None:
     """Each way to break one invariant is found as that invariant, and as no other (made-up lots have no grant)."""
-    assert named(damaged(script)) - {GRANTED} == {invariant}
+    assert named(damaged(script)) - {GRANT} == {invariant}
 
 
 def test_every_invariant_has_its_damage() -> None:
@@ -274,7 +272,7 @@ def test_findings_are_bounded(damaged: Callable[[str], Path]) -> None:
         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {many})
         INSERT INTO wallets SELECT 'user ' || i, 3, 0, 0, 1, 'none', NULL, 1, '[]' FROM n;""")
     violations = found(path)
-    assert {violation.invariant for violation in violations} == {LOTS, BALANCE, LAST, GRANTED}
+    assert {violation.invariant for violation in violations} == {LOTS, BALANCE, LAST, GRANT}
     lots = [violation for violation in violations if violation.invariant == LOTS]
     assert len(lots) == sqlite_check.FINDINGS_MAX
     assert lots[0].subject.startswith("user ") and lots[0].found == "lots 0, available 3"

@@ -344,7 +344,8 @@ def test_nothing_answered_is_lost_and_nothing_unasked_is_made(make_pluct: Callab
     service = pluct.key("service")
     books = Books()
     unknown_seen = 0
-    customers = [Customer(f"c{number}", Client(None, {}, lambda: None), books) for number in range(CLIENTS)]  # type: ignore[arg-type]
+    idle = Client(None, {}, lambda: None)  # type: ignore[arg-type]
+    customers = [Customer(f"c{number}", idle, books) for number in range(CLIENTS)]
     for turn, most in enumerate((1, 60, 200, 300, 200, 250)):
         pluct.start()
         number = signal.SIGTERM if turn == 4 else signal.SIGKILL

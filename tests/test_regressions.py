@@ -337,7 +337,8 @@ def test_a_duplicate_waits_for_the_first_and_gets_its_answer(engine: Pluct) -> N
     """Never a 409 for what is still in flight: one ticket, and every twin has its token."""
     user_id = engine.funded(5)
     for action in ("default", "transcribe"):
-        answers = at_once(8, lambda _, action=action: vend(engine, user_id, action=action, clientRequestId=action))  # type: ignore[misc]
+        asked = {"action": action, "clientRequestId": action}
+        answers = at_once(8, lambda _, asked=asked: vend(engine, user_id, **asked))  # type: ignore[misc]
         assert {answer.status_code for answer in answers} == {200}
         assert len({answer.json()["token"] for answer in answers}) == 1
         assert sum("idempotency-replayed" not in answer.headers for answer in answers) == 1
