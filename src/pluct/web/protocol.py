@@ -1,8 +1,8 @@
 """uvicorn's HTTP protocol, with one write per answer.
 
 ASGI sends an answer's head and body apart, and uvicorn writes them apart: two system calls, two packets, and a client
-that wakes up twice. Here the head waits for the body that follows it. (An interim answer, such as 100 Continue, does not.
-An answer that streams must send something at once.)
+that wakes up twice. Here the head waits for the body that follows it. (An interim answer, such as 100 Continue, does
+not. An answer that streams must send something at once.)
 """
 
 import asyncio
