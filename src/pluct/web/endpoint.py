@@ -129,8 +129,8 @@ class Endpoint:
         route, caller = self._route, call.caller
         event = Event(
             datetime.now(UTC).isoformat(timespec="milliseconds")[:23] + "Z", call.request_id, scope["method"],
-            route.path, answer.status, round((time.perf_counter() - started) * 1000, 3), code, call.user_id, call.ticket_id,
-            None if caller.key is None else caller.key.id, answer.replayed,
+            route.path, answer.status, round((time.perf_counter() - started) * 1000, 3), code, call.user_id,
+            call.ticket_id, None if caller.key is None else caller.key.id, answer.replayed,
         )  # fmt: skip
         self._engine.observer.request(event)
 
