@@ -14,8 +14,8 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.conftest import WEBHOOK_SECRET, Clock, Pluct, fund, new_id, opened, vend
 
+from conftest import WEBHOOK_SECRET, Clock, Pluct, fund, new_id, opened, vend
 from pluct.commands import Adjust, Capture, Redeem, Void, once_by_reference
 from pluct.errors import Refusal, Unavailable
 from pluct.model import BALANCE_MAX

@@ -12,7 +12,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from tests.conftest import Pluct
+
+from conftest import Pluct
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from tests.conftest import WEBHOOK_SECRET, Pluct
+
+from conftest import WEBHOOK_SECRET, Pluct
 
 TOML = """
 [actions.default]

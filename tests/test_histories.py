@@ -9,9 +9,9 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from tests.conftest import Clock
-from tests.oracle import Oracle
 
+from conftest import Clock
+from oracle import Oracle
 from pluct import ledger
 from pluct.commands import Adjust, Capture, Command, Expire, Fund, Once, Redeem, Vend, Void, once, once_by_reference
 from pluct.errors import Refusal

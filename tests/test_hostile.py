@@ -481,6 +481,18 @@ def test_an_upgrade_is_not_taken_up(engine: Pluct) -> None:
     for upgrade in ("websocket", "h2c"):
         lines = f"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close, Upgrade\r\nUpgrade: {upgrade}\r\n\r\n"
         assert [status for status, _ in speak(engine, lines.encode())] == [200]
+    assert "WebSocket" not in engine.log and "upgrade" not in engine.log
+
+
+def test_what_is_no_http_is_a_problem_with_a_request_id(engine: Pluct) -> None:
+    """The connection is closed behind the same kind of answer as any other refusal."""
+    with connect(engine) as line:
+        line.sendall(b"no http\r\n\r\n")
+        received = b"".join(iter(lambda: line.recv(4096), b""))
+    head, _, body = received.decode().partition("\r\n\r\n")
+    said = json.loads(body)
+    assert head.startswith("HTTP/1.1 400 ") and "content-type: application/problem+json" in head
+    assert said["code"] == "invalid_request" and f"x-request-id: {said['requestId']}" in head
 
 
 # Afterwards

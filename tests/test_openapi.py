@@ -4,8 +4,8 @@ import re
 from typing import Any
 
 import pytest
-from tests.conftest import Pluct
 
+from conftest import Pluct
 from pluct import errors
 from pluct.web.access import Access
 from pluct.web.openapi import openapi

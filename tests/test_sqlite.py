@@ -17,8 +17,8 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.conftest import WEBHOOK_SECRET, Clock, Pluct, fund, new_id, opened, until, vend
 
+from conftest import WEBHOOK_SECRET, Clock, Pluct, fund, new_id, opened, until, vend
 from pluct.commands import Redeem
 from pluct.errors import OutcomeUnknown, SetupError, Unavailable
 from pluct.model import Granted, Vended

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from tests.conftest import Clock, fund, new_id, opened, vend
 
+from conftest import Clock, fund, new_id, opened, vend
 from pluct.commands import Adjust, Capture, Command, Expire, Fund, Probe, Redeem, Void, once, once_by_reference
 from pluct.errors import (
     AmountTooLarge,

@@ -23,7 +23,7 @@ LINE_LENGTH_MAX = 120
 FUNCTION_LINES_MAX = 70
 FILE_LINES_MAX = 900
 
-PURE = {"bisect", "collections", "hashlib", "typing"}
+PURE = {"bisect", "collections", "hashlib", "re", "typing"}
 STANDARD = set(sys.stdlib_module_names) - {"sqlite3"}
 
 
@@ -53,14 +53,14 @@ ROOMS = {
     ),
     "pluct.web": Room(
         {
-            *CORE, "pluct.__version__", "pluct.commands.Once", "pluct.commands.once", "pluct.engine",
-            "pluct.observe.Event", "pluct.web",
+            *CORE, "pluct.__version__", "pluct.commands.Once", "pluct.commands.once", "pluct.commands.text",
+            "pluct.engine", "pluct.observe.Event", "pluct.web",
         },
         STANDARD | {"msgspec", "starlette"},
     ),
-    "pluct.web.protocol": Room(set(), STANDARD | {"uvicorn"}),
+    "pluct.web.protocol": Room({*CORE, "pluct.web"}, STANDARD | {"msgspec", "uvicorn"}),
     "pluct.kv_import": Room(
-        {*CORE, "pluct.commands.once", "pluct.engine", "pluct.web.access.text"}, STANDARD | {"msgspec"}
+        {*CORE, "pluct.commands.once", "pluct.commands.text", "pluct.engine"}, STANDARD | {"msgspec"}
     ),
     "pluct.app": Room({"pluct"}, STANDARD | {"msgspec", "starlette", "uvicorn", "uvloop"}),
     "pluct.cli": Room({"pluct"}, STANDARD | {"click", "msgspec", "rich"}),

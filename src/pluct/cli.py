@@ -23,12 +23,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from pluct import __version__, app, kv_import, settings
+from pluct.commands import text
 from pluct.engine import PAGE_MAX, Engine
 from pluct.errors import InvalidRequest, PluctError, Refusal, SetupError
 from pluct.model import Category, Role, user_account
 from pluct.observe import Observer
 from pluct.web import v1
-from pluct.web.access import text
 from pluct.web.endpoint import Call
 from pluct.web.problems import problem
 

@@ -3,12 +3,24 @@
 Every command names its user, so a store knows which wallet to load and, one day, which shard to ask.
 """
 
+import re
 from hashlib import blake2b
 from typing import Literal
 
 import msgspec
 
+from pluct.errors import InvalidRequest
 from pluct.model import Category, Settlement
+
+TEXT_LENGTH_MAX = 200
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def text(value: str, name: str) -> str:
+    """A short text as ids, keys and references are: 1 to 200 characters, none of them a control character."""
+    if not 1 <= len(value) <= TEXT_LENGTH_MAX or _CONTROL.search(value):
+        raise InvalidRequest(f"{name} must be 1 to {TEXT_LENGTH_MAX} characters, without control characters.")
+    return value
 
 
 class Once(msgspec.Struct, frozen=True, gc=False):

@@ -8,11 +8,10 @@ from typing import Any
 
 import msgspec
 
-from pluct.commands import once
+from pluct.commands import once, text
 from pluct.engine import Engine
 from pluct.errors import IdempotencyKeyReused, InvalidRequest, Refusal, SetupError
 from pluct.model import AMOUNT_MAX
-from pluct.web.access import text
 
 FILE_BYTES_MAX = 512 * 1024 * 1024
 _AT_ONCE = 500

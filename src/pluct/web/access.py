@@ -1,15 +1,11 @@
 """Who asks, and whether they may: keys, the webhook secret, user tokens, and ids as the contract takes them."""
 
 import hmac
-import re
 
-from pluct.commands import Once, once
+from pluct.commands import Once, once, text
 from pluct.engine import Engine
 from pluct.errors import Forbidden, InvalidRequest, Unauthorized
 from pluct.web.endpoint import ANYONE, Call, Caller, Door
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-TEXT_LENGTH_MAX = 200
 
 
 class Access:
@@ -75,13 +71,6 @@ class Access:
 def _bearer(call: Call) -> str | None:
     scheme, _, credentials = call.headers.get(b"authorization", b"").partition(b" ")
     return credentials.strip().decode("latin-1") if scheme.lower() == b"bearer" else None
-
-
-def text(value: str, name: str) -> str:
-    """A short text as ids, keys and references are: 1 to 200 characters, none of them a control character."""
-    if not 1 <= len(value) <= TEXT_LENGTH_MAX or _CONTROL.search(value):
-        raise InvalidRequest(f"{name} must be 1 to {TEXT_LENGTH_MAX} characters, without control characters.")
-    return value
 
 
 def user_id(call: Call, given: str | None) -> str:

@@ -105,7 +105,7 @@ class Endpoint:
         """Answer one request."""
         started = time.perf_counter()
         headers = dict(scope["headers"])
-        call = Call(headers, _request_id(headers))
+        call = Call(headers, request_id(headers))
         code = None
         try:
             answer = await self._run(scope, receive, call)
@@ -171,7 +171,8 @@ async def _body(receive: Receive, headers: dict[bytes, bytes]) -> bytes:
     return body
 
 
-def _request_id(headers: dict[bytes, bytes]) -> str:
+def request_id(headers: dict[bytes, bytes]) -> str:
+    """The caller's id of the request, if it can be repeated; else a new one."""
     given = headers.get(b"x-request-id")
     if given is not None and 0 < len(given) <= REQUEST_ID_LENGTH_MAX:
         text = given.decode("latin-1")

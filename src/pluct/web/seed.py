@@ -2,6 +2,7 @@
 
 import msgspec
 
+from pluct.commands import text
 from pluct.engine import Engine
 from pluct.errors import InvalidRequest, PluctError, Unauthorized
 from pluct.web import access
@@ -55,8 +56,8 @@ async def add_credits(engine: Engine, call: Call) -> Answer:
     body: SeedAddBody = call.body
     if not body.user_id or body.amount is None or body.amount < 1:
         raise InvalidRequest("User ID and positive amount are required")
-    call.user_id = access.text(body.user_id, "userId")
-    reference = None if body.reference is None else access.text(body.reference, "reference")
+    call.user_id = text(body.user_id, "userId")
+    reference = None if body.reference is None else text(body.reference, "reference")
     fingerprint = (body.user_id, body.amount, "paid", None, 50, reference, None)
     granted = await engine.grant(
         body.user_id, body.amount, source="webhook", actor=call.caller.id, reference=reference,

@@ -6,6 +6,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from pluct.commands import text
 from pluct.engine import PAGE_MAX, Engine
 from pluct.errors import AmountTooLarge, InvalidRequest
 from pluct.model import AMOUNT_MAX, PRIORITY_DEFAULT, Category, Entry, Granted, Lot, Ticket, Wallet
@@ -211,7 +212,7 @@ async def add(engine: Engine, call: Call) -> Answer:
     user = access.user_id(call, body.user_id)
     if body.amount > AMOUNT_MAX:
         raise AmountTooLarge
-    reference = None if body.reference is None else access.text(body.reference, "reference")
+    reference = None if body.reference is None else text(body.reference, "reference")
     reason = None if body.reason is None else _sentence(body.reason)
     expires_at = None if body.expires_at is None else time_of(body.expires_at)
     fingerprint = (user, body.amount, body.category, expires_at, body.priority, reference, reason)
@@ -234,7 +235,7 @@ async def entries(engine: Engine, call: Call) -> Answer:
     """A page of a wallet's history, newest first."""
     user = access.user_id(call, call.path["userId"])
     query: HistoryQuery = call.query
-    cursor = None if query.cursor is None else access.text(query.cursor, "cursor")
+    cursor = None if query.cursor is None else text(query.cursor, "cursor")
     page, following = await engine.history(user, query.limit, cursor)
     return Answer(history_answer(page, following, call.request_id))
 
@@ -258,7 +259,7 @@ async def redeem(engine: Engine, call: Call) -> Answer:
 async def capture(engine: Engine, call: Call) -> Answer:
     """Keep all or part of a redeemed ticket's hold."""
     body: CaptureBody = call.body
-    ticket_id = access.text(call.path["id"], "the ticket's id")
+    ticket_id = text(call.path["id"], "the ticket's id")
     if body.amount is not None and body.amount < 1:
         raise InvalidRequest("amount must be at least 1; to keep nothing, void the ticket.")
     claim = access.claim(call, "capture", body.client_request_id, ticket_id, body.amount)
@@ -269,7 +270,7 @@ async def capture(engine: Engine, call: Call) -> Answer:
 async def void(engine: Engine, call: Call) -> Answer:
     """Give a ticket's credits back."""
     body: VoidBody = call.body
-    ticket_id, reason = access.text(call.path["id"], "the ticket's id"), _sentence(body.reason)
+    ticket_id, reason = text(call.path["id"], "the ticket's id"), _sentence(body.reason)
     claim = access.claim(call, "void", body.client_request_id, ticket_id, reason)
     changed = await engine.void(ticket_id, reason, call.caller.id, claim)
     return Answer(ticket_answer(changed.ticket, call), replayed=changed.replayed)
@@ -277,7 +278,7 @@ async def void(engine: Engine, call: Call) -> Answer:
 
 async def ticket(engine: Engine, call: Call) -> Answer:
     """One ticket."""
-    return Answer(ticket_answer(await engine.ticket(access.text(call.path["id"], "the ticket's id")), call))
+    return Answer(ticket_answer(await engine.ticket(text(call.path["id"], "the ticket's id")), call))
 
 
 def balance_answer(w: Wallet, request_id: str) -> BalanceAnswer:
@@ -335,7 +336,7 @@ def ticket_answer(t: Ticket, call: Call, ok: bool | None = None) -> TicketAnswer
 
 
 def _sentence(value: str) -> str:
-    return access.text(value, "reason")
+    return text(value, "reason")
 
 
 def time_of(value: str) -> int:
