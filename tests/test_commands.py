@@ -14,8 +14,10 @@ from pluct.commands import (
     Void,
     once,
     once_by_reference,
+    text,
     ticket_ids,
 )
+from pluct.errors import InvalidRequest
 
 
 def test_a_key_is_known_by_operation_scope_and_itself() -> None:
@@ -57,3 +59,16 @@ def test_a_reference_is_the_same_whoever_it_names() -> None:
 def test_a_command_names_the_tickets_it_needs(command: Command, needs: tuple[str, ...]) -> None:
     """A new ticket is not one of them."""
     assert ticket_ids(command) == needs
+
+
+@pytest.mark.parametrize("value", ["u", "a" * 200, "\N{GRINNING FACE}" * 200, " ", "é", "\u00a0", "\ufeff", "/.%"])
+def test_a_short_text_is_taken_as_it_is(value: str) -> None:
+    """Up to 200 characters, counted as code points."""
+    assert text(value, "userId") == value
+
+
+@pytest.mark.parametrize("value", ["", "a" * 201, "\0", "a\n", "\x1f", "\x7f", "\x80", "\x9f", "\ud800", "\udfff"])
+def test_an_empty_long_or_unprintable_text_is_refused_by_name(value: str) -> None:
+    """Control characters and halves of surrogate pairs cannot be said back to anyone."""
+    with pytest.raises(InvalidRequest, match=r"^userId must be 1 to 200 characters, without control characters\.$"):
+        text(value, "userId")
