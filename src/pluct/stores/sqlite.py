@@ -19,13 +19,11 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Any
 
-import msgspec
-
 from pluct import ledger
 from pluct.commands import Command, Expire, ticket_ids
 from pluct.errors import OutcomeUnknown, Refusal, SetupError, Unavailable
-from pluct.model import ApiKey, Claim, Entry, Lot, Outcome, Ticket, Vended, Wallet
-from pluct.stores import Violation, schema, sqlite_check
+from pluct.model import ApiKey, Entry, Outcome, Ticket, Vended, Wallet
+from pluct.stores import Violation, rows, schema, sqlite_check
 from pluct.stores.batching import Batcher
 
 #: How long a writer waits for another process's transaction to end.
@@ -41,28 +39,22 @@ _ENVIRONMENT = frozenset(
     }
 )  # fmt: skip
 
-_WALLET = "SELECT user_id, available, held, debt, lots, entries, last_entry_id, updated_at FROM wallets "
-_TICKET = (
-    "SELECT id, user_id, action, audience, cost, settle, report_seconds, issued_at, expires_at, state, redeemed_at,"
-    " captured, returned, taken FROM tickets "
-)
-_ENTRY_COLUMNS = (
-    "id, user_id, number, previous_id, at, kind, amount, debit, credit, available_after, held_after,"
-    " ticket_id, grant_id, reference, reason, actor"
-)
+_WALLET = f"SELECT {rows.WALLET} FROM wallets WHERE user_id = ?"
+_TICKET = f"SELECT {rows.TICKET} FROM tickets WHERE id = ?"
+_API_KEY = f"SELECT {rows.API_KEY} FROM api_keys "
+_CLAIM = f"SELECT {rows.CLAIM} FROM claims WHERE key = ?"
 _HISTORY = f"""
-WITH RECURSIVE walk(step, {_ENTRY_COLUMNS}) AS (
-  SELECT 1, {_ENTRY_COLUMNS} FROM entries WHERE user_id = ?1 AND id = ?2
+WITH RECURSIVE walk(step, {rows.ENTRY}) AS (
+  SELECT 1, {rows.ENTRY} FROM entries WHERE user_id = ?1 AND id = ?2
   UNION ALL
-  SELECT walk.step + 1, {", ".join("e." + column for column in _ENTRY_COLUMNS.replace(",", "").split())}
+  SELECT walk.step + 1, {", ".join("e." + column for column in rows.ENTRY.replace(",", "").split())}
     FROM walk JOIN entries e ON e.id = walk.previous_id WHERE walk.step < ?3
 )
-SELECT {_ENTRY_COLUMNS} FROM walk
+SELECT {rows.ENTRY} FROM walk
 """
-_CLAIM = "SELECT user_id, fingerprint, outcome, at FROM claims WHERE key = ?"
 
-_PUT_WALLET = """
-INSERT INTO wallets (user_id, available, held, debt, entries, last_entry_id, next_expiry_at, updated_at, lots)
+_PUT_WALLET = f"""
+INSERT INTO wallets ({rows.WALLET})
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (user_id) DO UPDATE SET available = excluded.available, held = excluded.held, debt = excluded.debt,
   entries = excluded.entries, last_entry_id = excluded.last_entry_id, next_expiry_at = excluded.next_expiry_at,
@@ -71,11 +63,8 @@ ON CONFLICT (user_id) DO UPDATE SET available = excluded.available, held = exclu
 _ADD_ENTRY = "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _ADD_TICKET = "INSERT INTO tickets VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _SETTLE_TICKET = "UPDATE tickets SET state = ?, redeemed_at = ?, captured = ?, returned = ?, due_at = ? WHERE id = ?"
-_PUT_CLAIM = "INSERT OR REPLACE INTO claims (key, user_id, fingerprint, at, outcome) VALUES (?, ?, ?, ?, ?)"
-
-_encode = msgspec.json.Encoder().encode
-_lots = msgspec.json.Decoder(tuple[Lot, ...]).decode
-_outcome: Callable[[str], Any] = msgspec.json.Decoder(Claim.__annotations__["outcome"]).decode
+_PUT_API_KEY = f"SELECT {rows.API_KEY} FROM api_keys "
+_CLAIM = f"INSERT OR REPLACE INTO claims ({rows.CLAIM}) VALUES (?, ?, ?, ?, ?)"
 
 
 class SqliteStore:
@@ -207,31 +196,30 @@ class SqliteStore:
             for once in command.claims:
                 row = execute(_CLAIM, (once.key,)).fetchone()
                 if row is not None:
-                    user_id, fingerprint, outcome, at = row
-                    claim = view.claims[once.key] = Claim(once.key, user_id, fingerprint, _outcome(outcome), at)
+                    claim = view.claims[once.key] = rows.claim(row)
                     if isinstance(claim.outcome, Vended):
                         self._fetch_ticket(execute, view, claim.outcome.ticket_id)
             for ticket_id in ticket_ids(command):
                 self._fetch_ticket(execute, view, ticket_id)
             user_id = command.user_id
             if user_id not in view.wallets:
-                row = execute(_WALLET + "WHERE user_id = ?", (user_id,)).fetchone()
+                row = execute(_WALLET, (user_id,)).fetchone()
                 if row is not None:
-                    view.wallets[user_id] = _wallet(row)
+                    view.wallets[user_id] = rows.wallet(row)
         return view
 
     @staticmethod
     def _fetch_ticket(execute: Callable[..., sqlite3.Cursor], view: ledger.View, ticket_id: str) -> None:
-        row = execute(_TICKET + "WHERE id = ?", (ticket_id,)).fetchone()
+        row = execute(_TICKET, (ticket_id,)).fetchone()
         if row is not None:
-            view.tickets[ticket_id] = _ticket(row)
+            view.tickets[ticket_id] = rows.ticket(row)
 
     # Reading
 
     async def wallet(self, user_id: str) -> Wallet | None:
         """See `Store.wallet`."""
-        row = self._one(_WALLET + "WHERE user_id = ?", user_id)
-        return None if row is None else _wallet(row)
+        row = self._one(_WALLET, user_id)
+        return None if row is None else rows.wallet(row)
 
     async def entries(self, user_id: str, limit: int, cursor: str | None) -> list[Entry]:
         """See `Store.entries`: a walk back from the last entry; its cost is the length of the page."""
@@ -244,8 +232,8 @@ class SqliteStore:
 
     async def ticket(self, ticket_id: str) -> Ticket | None:
         """See `Store.ticket`."""
-        row = self._one(_TICKET + "WHERE id = ?", ticket_id)
-        return None if row is None else _ticket(row)
+        row = self._one(_TICKET, ticket_id)
+        return None if row is None else rows.ticket(row)
 
     async def due(self, now: int, grace_seconds: int, limit: int) -> list[Expire]:
         """See `Store.due`: two index reads."""
@@ -263,12 +251,14 @@ class SqliteStore:
 
     async def api_key(self, secret_hash: bytes) -> ApiKey | None:
         """See `Store.api_key`."""
-        row = self._one("SELECT * FROM api_keys WHERE secret_hash = ? AND revoked_at IS NULL", secret_hash)
+        row = self._one(
+            f"SELECT {rows.API_KEY} FROM api_keys WHERE secret_hash = ? AND revoked_at IS NULL", secret_hash
+        )
         return None if row is None else ApiKey(*row)
 
     async def api_keys(self) -> list[ApiKey]:
         """See `Store.api_keys`."""
-        return [ApiKey(*row) for row in self._all("SELECT * FROM api_keys ORDER BY created_at, id")]
+        return [ApiKey(*row) for row in self._all(_API_KEY + "ORDER BY created_at, id")]
 
     async def add_api_key(self, key: ApiKey) -> None:
         """See `Store.add_api_key`."""
@@ -280,7 +270,7 @@ class SqliteStore:
     async def revoke_api_key(self, key_id: str, now: int) -> ApiKey | None:
         """See `Store.revoke_api_key`."""
         await self._administer("UPDATE api_keys SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL", (now, key_id))
-        row = self._one("SELECT * FROM api_keys WHERE id = ?", key_id)
+        row = self._one(_API_KEY + "WHERE id = ?", key_id)
         return None if row is None else ApiKey(*row)
 
     async def check(self, progress: Callable[[str, int, int], None]) -> list[Violation]:
@@ -291,8 +281,8 @@ class SqliteStore:
             raise _translated(error) from error
 
     def _one(self, sql: str, *values: object) -> Any:
-        rows = self._all(sql, *values)
-        return rows[0] if rows else None
+        found = self._all(sql, *values)
+        return found[0] if found else None
 
     def _all(self, sql: str, *values: object) -> list[Any]:
         """Read on the event loop: every query here is a few index look-ups, bounded by its limit."""
@@ -375,55 +365,20 @@ def _record(connection: sqlite3.Connection, view: ledger.View) -> None:
     """Write what the view says has changed."""
     executemany = connection.executemany
     if view.changed_claims:
-        executemany(
-            _PUT_CLAIM,
-            [
-                (c.key, c.user_id, c.fingerprint, c.at, _encode(c.outcome).decode())
-                for c in view.changed_claims.values()
-            ],
-        )
+        executemany(_PUT_CLAIM, [rows.claim_row(claim) for claim in view.changed_claims.values()])
     if view.changed_wallets:
-        executemany(_PUT_WALLET, [_wallet_row(wallet) for wallet in view.changed_wallets.values()])
+        executemany(_PUT_WALLET, [rows.wallet_row(wallet) for wallet in view.changed_wallets.values()])
     if view.new_tickets:
-        executemany(_ADD_TICKET, [_ticket_row(ticket) for ticket in view.new_tickets.values()])
+        executemany(_ADD_TICKET, [rows.ticket_row(ticket) for ticket in view.new_tickets.values()])
     if view.changed_tickets:
         executemany(
             _SETTLE_TICKET,
             [(t.state, t.redeemed_at, t.captured, t.returned, t.due_at, t.id) for t in view.changed_tickets.values()],
         )
     if view.entries:
-        executemany(_ADD_ENTRY, [_entry_row(entry) for entry in view.entries])
+        executemany(_ADD_ENTRY, [rows.entry_row(entry) for entry in view.entries])
     if view.probed_at is not None:
         connection.execute("INSERT OR REPLACE INTO probe VALUES (1, ?)", (view.probed_at,))
-
-
-def _wallet(row: Any) -> Wallet:
-    user_id, available, held, debt, lots, entries, last_entry_id, updated_at = row
-    return Wallet(user_id, available, held, debt, _lots(lots), entries, last_entry_id, updated_at)
-
-
-def _wallet_row(w: Wallet) -> tuple[object, ...]:
-    lots = _encode(w.lots).decode()
-    return w.user_id, w.available, w.held, w.debt, w.entries, w.last_entry_id, w.next_expiry_at, w.updated_at, lots
-
-
-def _ticket(row: Any) -> Ticket:
-    *columns, taken = row
-    return Ticket(*(*columns, _lots(taken)))
-
-
-def _ticket_row(t: Ticket) -> tuple[object, ...]:
-    return (
-        t.id, t.user_id, t.action, t.audience, t.cost, t.settle, t.report_seconds, t.issued_at, t.expires_at, t.state,
-        t.redeemed_at, t.captured, t.returned, t.due_at, _encode(t.taken).decode(),
-    )  # fmt: skip
-
-
-def _entry_row(e: Entry) -> tuple[object, ...]:
-    return (
-        e.id, e.user_id, e.number, e.previous_id, e.at, e.kind, e.amount, e.debit, e.credit, e.available_after,
-        e.held_after, e.ticket_id, e.grant_id, e.reference, e.reason, e.actor,
-    )  # fmt: skip
 
 
 def _begin_patiently(connection: sqlite3.Connection) -> None:
