@@ -63,8 +63,7 @@ ON CONFLICT (user_id) DO UPDATE SET available = excluded.available, held = exclu
 _ADD_ENTRY = "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _ADD_TICKET = "INSERT INTO tickets VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _SETTLE_TICKET = "UPDATE tickets SET state = ?, redeemed_at = ?, captured = ?, returned = ?, due_at = ? WHERE id = ?"
-_PUT_API_KEY = f"SELECT {rows.API_KEY} FROM api_keys "
-_CLAIM = f"INSERT OR REPLACE INTO claims ({rows.CLAIM}) VALUES (?, ?, ?, ?, ?)"
+_PUT_CLAIM = f"INSERT OR REPLACE INTO claims ({rows.CLAIM}) VALUES (?, ?, ?, ?, ?)"
 
 
 class SqliteStore:
