@@ -21,6 +21,7 @@ from pluct.commands import Fund, Vend, once
 from pluct.settings import DEVELOPMENT_SECRETS
 from pluct.stores import Store, open_store
 from pluct.tickets import uuid7_source
+from postgres import postgres
 
 WEBHOOK_SECRET = "local-dev-webhook-secret-never-use-in-prod-67890"
 JWT_SECRET = DEVELOPMENT_SECRETS["JWT_SECRET"]
@@ -179,14 +180,25 @@ def server(make_pluct: Callable[..., Pluct]) -> Pluct:
 
 
 @asynccontextmanager
-async def opened(path: Path, clock: Callable[[], int], **options: Any) -> AsyncIterator[Store]:
-    """An open SQLite store."""
-    store = open_store(path, clock, uuid7_source(), **{"serving": True, **options})
+async def opened(place: Path | str, clock: Callable[[], int], **options: Any) -> AsyncIterator[Store]:
+    """An open store: SQLite's at a path, PostgreSQL's at an address."""
+    store = open_store(place, clock, uuid7_source(), **{"serving": True, **options})
     await store.open()
     try:
         yield store
     finally:
         await store.close()
+
+
+@pytest.fixture(scope="session")
+def postgresql_url() -> Iterator[str]:
+    """A PostgreSQL server: `PLUCT_TEST_DATABASE_URL`, or one of the tests' own."""
+    given = os.environ.get("PLUCT_TEST_DATABASE_URL")
+    if given is not None:
+        yield given
+        return
+    with postgres() as server:
+        yield server.url
 
 
 @contextmanager

@@ -1,14 +1,14 @@
 """Random histories: the ledger and a slow second one (`oracle.py`) must agree on every answer and every balance."""
 
 import asyncio
-import tempfile
+import itertools
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from conftest import Clock
 from oracle import Oracle
@@ -18,6 +18,7 @@ from pluct.errors import Refusal
 from pluct.model import Adjusted, Changed, Entry, Granted, Ticket, Vended, Wallet
 from pluct.stores import open_store
 from pluct.tickets import uuid7_source
+from postgres import fresh_database
 
 GRACE_SECONDS = 30
 USERS = ("amina", "brian", "chipo")
@@ -193,16 +194,15 @@ class InMemory(Histories):
             assert (wallet.available, wallet.held) == (accounts[f"user:{user}"], accounts[f"held:{user}"])
 
 
-class InSqlite(Histories):
-    """Over the real store, one transaction per command; at the end `check` finds nothing."""
+class InStore(Histories):
+    """Over a real store, one transaction per command; at the end `check` finds nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: Path | str) -> None:
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
         self.runner = asyncio.Runner()
 
         async def make() -> Any:
-            store = open_store(Path(self.folder.name) / "pluct.db", self.clock, uuid7_source(), serving=True)
+            store = open_store(place, self.clock, uuid7_source(), serving=True)
             await store.open()
             return store
 
@@ -227,7 +227,6 @@ class InSqlite(Histories):
         assert self.runner.run(self.store.check(lambda *_: None)) == []
         self.runner.run(self.store.close())
         self.runner.close()
-        self.folder.cleanup()
 
 
 ANY_PACE = [HealthCheck.too_slow, HealthCheck.data_too_large]
@@ -235,7 +234,17 @@ TestInMemory = InMemory.TestCase
 TestInMemory.settings = settings(
     max_examples=150, stateful_step_count=50, deadline=None, derandomize=True, suppress_health_check=ANY_PACE
 )
-TestInSqlite = InSqlite.TestCase
-TestInSqlite.settings = settings(
+FEWER = settings(
     max_examples=20, stateful_step_count=40, deadline=None, derandomize=True, suppress_health_check=ANY_PACE
 )
+
+
+def test_in_sqlite(tmp_path: Path) -> None:
+    """A new file for each history."""
+    files = (tmp_path / f"{number}.db" for number in itertools.count())
+    run_state_machine_as_test(lambda: InStore(next(files)), settings=FEWER)
+
+
+def test_in_postgresql(postgresql_url: str) -> None:
+    """A new database for each history."""
+    run_state_machine_as_test(lambda: InStore(fresh_database(postgresql_url)), settings=FEWER)

@@ -41,10 +41,11 @@ from pluct.model import (
 )
 from pluct.stores import Store
 from pluct.stores.batching import QUEUE_MAX
+from postgres import fresh_database
 
 pytestmark = pytest.mark.anyio
 
-ENGINES = ["sqlite"]
+ENGINES = ["sqlite", "postgresql"]
 GRACE_SECONDS = 86_400
 
 
@@ -59,8 +60,10 @@ class Ground:
 @pytest.fixture(params=ENGINES)
 def ground(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ground]:
     clock = Clock()
-    assert request.param == "sqlite"
-    yield Ground(lambda **options: opened(tmp_path / "pluct.db", clock, **options), clock)
+    place: Path | str = tmp_path / "pluct.db"
+    if request.param == "postgresql":
+        place = fresh_database(request.getfixturevalue("postgresql_url"))
+    yield Ground(lambda **options: opened(place, clock, **options), clock)
 
 
 def held(user_id: str, cost: int, **more: Any) -> Any:

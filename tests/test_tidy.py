@@ -46,7 +46,9 @@ ROOMS = {
     "pluct.tickets": Room({*CORE, "pluct.catalog.ISSUER"}, STANDARD | {"msgspec", "joserfc"}),
     "pluct.observe": Room(CORE, STANDARD | {"msgspec", "prometheus_client"}),
     "pluct.settings": Room({*CORE, "pluct.catalog"}, STANDARD | {"msgspec"}),
-    "pluct.stores": Room({*CORE, "pluct.commands", "pluct.ledger", "pluct.stores"}, STANDARD | {"sqlite3", "msgspec"}),
+    "pluct.stores": Room(
+        {*CORE, "pluct.commands", "pluct.ledger", "pluct.stores"}, STANDARD | {"asyncpg", "sqlite3", "msgspec"}
+    ),
     "pluct.engine": Room(
         {*CORE, "pluct.catalog", "pluct.commands", "pluct.observe", "pluct.stores.Store", "pluct.tickets"},
         STANDARD | {"msgspec"},

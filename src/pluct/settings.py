@@ -36,7 +36,7 @@ class Settings(msgspec.Struct, frozen=True):
     """What the engine was told. Its `repr` shows no secret."""
 
     env: str
-    database: Path
+    database: Path | str  # a SQLite file, or the address of a PostgreSQL database
     webhook_secrets: tuple[str, ...]
     jwt_secret: str
     user_token_secret: str
@@ -46,11 +46,18 @@ class Settings(msgspec.Struct, frozen=True):
     returned_grace_seconds: int
     catalog: Catalog
 
+    @property
+    def _shown(self) -> str:
+        """The database without its password."""
+        if isinstance(self.database, Path):
+            return str(self.database)
+        return "postgresql://" + self.database.partition("://")[2].rpartition("@")[2].partition("?")[0]
+
     def __repr__(self) -> str:
-        return f"Settings(env={self.env!r}, database={str(self.database)!r}, user_auth={self.user_auth!r})"
+        return f"Settings(env={self.env!r}, database={self._shown!r}, user_auth={self.user_auth!r})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        return [("env", self.env), ("database", str(self.database)), ("user_auth", self.user_auth)]
+        return [("env", self.env), ("database", self._shown), ("user_auth", self.user_auth)]
 
 
 def load(environ: Mapping[str, str], cwd: Path) -> Settings:
@@ -185,10 +192,13 @@ def _secrets(
     return found["WEBHOOK_SECRET"], jwt, user_token
 
 
-def _database(url: str, cwd: Path, problems: list[str]) -> Path:
+def _database(url: str, cwd: Path, problems: list[str]) -> Path | str:
     prefix = "sqlite:///"
     if url.startswith(("postgresql:", "postgres:")):
-        problems.append("DATABASE_URL: this version keeps its ledger in SQLite only: sqlite:///path/to/file.db.")
-    elif not url.startswith(prefix) or not url[len(prefix) :] or "?" in url or ":memory:" in url:
-        problems.append("DATABASE_URL must be sqlite:///relative/path.db or sqlite:////absolute/path.db.")
+        return url
+    if not url.startswith(prefix) or not url[len(prefix) :] or "?" in url or ":memory:" in url:
+        problems.append(
+            "DATABASE_URL must be sqlite:///relative/path.db, sqlite:////absolute/path.db "
+            "or postgresql://user@host/database."
+        )
     return cwd / url.removeprefix(prefix)

@@ -76,9 +76,16 @@ class Store(Protocol):
 
 
 def open_store(
-    path: Path, clock: Callable[[], int], next_id: Callable[[], str], *, serving: bool, batch_max: int = 256
+    place: Path | str, clock: Callable[[], int], next_id: Callable[[], str], *, serving: bool, batch_max: int = 256
 ) -> Store:
-    """The store at this address. `serving` claims the file for this process: a second server is refused."""
-    from pluct.stores.sqlite import SqliteStore  # a store's driver is loaded only when it is used
+    """The store in this SQLite file, or at this PostgreSQL address. A driver is loaded only when it is used.
 
-    return SqliteStore(path, clock, next_id, serving=serving, batch_max=batch_max)
+    `serving` claims a file for this process: a second server is refused. A database has as many as one likes.
+    """
+    if isinstance(place, str):
+        from pluct.stores.postgresql import PostgresqlStore
+
+        return PostgresqlStore(place, clock, next_id, batch_max=batch_max)
+    from pluct.stores.sqlite import SqliteStore
+
+    return SqliteStore(place, clock, next_id, serving=serving, batch_max=batch_max)

@@ -15,17 +15,17 @@ _LOCK_SECONDS_MAX = 30.0
 
 def migrate_sqlite(path: Path) -> None:
     """Bring the file to the newest schema, or make it. A newer or a foreign file is refused with `SetupError`."""
-    migrations = _migrations("sqlite")
+    scripts = migrations("sqlite")
     connection = sqlite3.connect(path, timeout=_LOCK_SECONDS_MAX, isolation_level=None)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        if _version(connection, path, len(migrations)) == len(migrations):
+        if _version(connection, path, len(scripts)) == len(scripts):
             return
         fcntl.flock(folder, fcntl.LOCK_EX)  # SQLite's own lock does not cover the change to a write-ahead log
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("BEGIN IMMEDIATE")
-        for number in range(_version(connection, path, len(migrations)) + 1, len(migrations) + 1):
-            for statement in _statements(migrations[number - 1]):
+        for number in range(_version(connection, path, len(scripts)) + 1, len(scripts) + 1):
+            for statement in _statements(scripts[number - 1]):
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {number}")
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -52,7 +52,8 @@ def _version(connection: sqlite3.Connection, path: Path, newest: int) -> int:
     return version
 
 
-def _migrations(engine: str) -> list[str]:
+def migrations(engine: str) -> list[str]:
+    """The files of one engine, in order."""
     folder = files(__name__).joinpath(engine)
     return [file.read_text("utf-8") for file in sorted(folder.iterdir(), key=lambda file: file.name)]
 

@@ -1,0 +1,102 @@
+"""PostgreSQL under the whole program: several processes over one database, and its accidents."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from conftest import WEBHOOK_SECRET, Pluct, new_id, until
+from postgres import Postgres, fresh_database, postgres
+
+Make = Callable[..., Pluct]
+
+
+@pytest.fixture(scope="module")
+def own_server() -> Iterator[Postgres]:
+    """A server that a test may stop."""
+    with postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def pair(make_pluct: Make, postgresql_url: str) -> list[Pluct]:
+    """Two servers that started at once over one empty database."""
+    url = fresh_database(postgresql_url)
+    both = [make_pluct(f"engine-{number}", DATABASE_URL=url) for number in (1, 2)]
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(Pluct.start, both))
+    return both
+
+
+def over_both(pair: list[Pluct], path: str, bodies: list[dict[str, Any]], **headers: str) -> list[httpx.Response]:
+    """All requests at once, in turn to either server."""
+
+    async def send() -> list[httpx.Response]:
+        limits = httpx.Limits(max_connections=100)
+        async with httpx.AsyncClient(timeout=30, limits=limits, headers=headers) as client:
+            calls = (client.post(pair[at % 2].url + path, json=body) for at, body in enumerate(bodies))
+            return await asyncio.gather(*calls)
+
+    return asyncio.run(send())
+
+
+def test_three_hundred_vends_of_a_hundred_credits(pair: list[Pluct]) -> None:
+    """A hundred tokens, two hundred refusals, whichever process is asked."""
+    user = pair[0].funded(100)
+    answers = over_both(pair, "/vend-token", [{"userId": user}] * 300)
+    assert Counter(answer.status_code for answer in answers) == {200: 100, 403: 200}
+    assert len({answer.json()["token"] for answer in answers if answer.status_code == 200}) == 100
+    assert pair[1].available(user) == 0
+    assert "sound" in pair[0].run("check").stdout
+
+
+def test_twins_in_two_processes_are_one_debit(pair: list[Pluct]) -> None:
+    """The same key: one ticket, the same token, for a new user's first key too."""
+    user = pair[0].funded(5)
+    answers = over_both(pair, "/vend-token", [{"userId": user, "clientRequestId": "k"}] * 32)
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.json()["token"] for answer in answers}) == 1
+    assert [answer.headers.get("idempotency-replayed") for answer in answers].count(None) == 1
+    assert pair[1].available(user) == 4
+
+
+def test_one_payment_for_two_new_users_at_once_is_one_grant(pair: list[Pluct]) -> None:
+    """Neither has a wallet that could be locked: the reference itself keeps them apart."""
+    for number in range(10):
+        users = [new_id(), new_id()]
+        bodies = [{"userId": user, "amount": 7, "reference": f"receipt-{number}"} for user in users * 4]
+        secret = {"x-webhook-secret": WEBHOOK_SECRET}
+        answers = over_both(pair, "/add-credits", bodies, **secret)
+        found = Counter(answer.status_code for answer in answers)
+        assert found == {200: 4, 409: 4}, found
+        assert sorted(pair[0].available(user) for user in users) == [0, 7]
+
+
+def test_a_restart_of_the_database_is_survived(own_server: Postgres, make_pluct: Make) -> None:
+    """503 while it is away, nothing else is needed to go on, and what was answered is there."""
+    engine = make_pluct(DATABASE_URL=fresh_database(own_server.url))
+    engine.start()
+    user = engine.funded(50)
+    assert engine.post("/vend-token", {"userId": user}).status_code == 200
+    for mode in ("fast", "immediate"):
+        own_server.stop(mode)
+        refused = engine.post("/v1/vend-token", {"userId": user})
+        assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
+        assert refused.headers["retry-after"]
+        assert engine.client.get("/health/ready").status_code == 503
+        own_server.start()
+        until(lambda: engine.client.get("/health/ready").status_code == 200, 15)
+    assert engine.post("/vend-token", {"userId": user}).status_code == 200
+    assert engine.available(user) == 48
+    assert "sound" in engine.run("check").stdout
+
+
+def test_a_database_that_cannot_be_reached_is_named_without_its_password(make_pluct: Make) -> None:
+    """A sentence, exit code 2, no traceback."""
+    engine = make_pluct(DATABASE_URL="postgresql://pluct:hunter2@127.0.0.1:1/pluct")
+    done = engine.run("check", exit_code=2)
+    assert "cannot be used" in done.stderr and "hunter2" not in done.stderr and "Traceback" not in done.stderr
