@@ -430,6 +430,18 @@ def test_what_returns_joins_its_own_lot_only(page: Page) -> None:
     assert page.lines()[-2:] == [("expire", 3, "user:u", "expired", 5, 2), ("return", 2, "held:u", "user:u", 7, 0)]
 
 
+def test_what_returns_twice_to_an_expired_lot_lives_from_each_return(page: Page) -> None:
+    """The second part is not cut short by the first, which came back earlier."""
+    page.fund(5, expires_at=T0 + 5_000)
+    page.vend("t1", 3, "report")
+    page.vend("t2", 2, "report")
+    page.now = T0 + 6_000
+    page.void("t1")
+    page.now = T0 + 7_000
+    page.void("t2")
+    assert page.lots() == [("g", 3, T0 + 106_000), ("g", 2, T0 + 107_000)]
+
+
 # Expiring
 
 
@@ -676,6 +688,15 @@ def test_a_payment_is_granted_once(page: Page) -> None:
     assert len(page.view.entries) == 1
 
 
+def test_a_key_made_known_by_a_payment_is_the_requests_own(page: Page) -> None:
+    """The same request under it is a replay, and another request is refused, as with any key."""
+    first, second = once("add", "shop", "k1", 5, "r"), once("add", "shop", "k2", 5, "r")
+    page.ask(paid("r", "u", 5, first))
+    for _ in range(2):
+        assert page.ask(paid("r", "u", 5, second)) == Granted("u", "g-u", 5, 5, True)
+    page.refused(paid("s", "u", 5, once("add", "shop", "k2", 5, "s")), IdempotencyKeyReused)
+
+
 def test_a_known_payment_under_a_new_key_makes_the_key_known(page: Page) -> None:
     """And a known key under a new payment makes the payment known; nothing is granted twice."""
     key = once("add", "webhook", "k", "u", 5)
@@ -724,7 +745,9 @@ def test_a_ticket_is_new_in_the_batch_that_vends_it(page: Page) -> None:
     page.vend()
     page.redeem()
     assert page.view.new_tickets["t"].redeemed_at == T0 and page.view.changed_tickets == {}
-    later = ledger.View(lambda: "x", dict(page.view.wallets), dict(page.view.tickets), dict(page.view.claims))
+    later = ledger.View(lambda: "x")
+    later.wallets |= page.view.wallets
+    later.tickets |= page.view.tickets
     assert not later.changed
     ledger.decide(later, Void("u", "t", GRACE_SECONDS, "x"), T0)
     assert later.new_tickets == {} and later.changed_tickets == later.tickets and later.changed

@@ -77,17 +77,11 @@ from pluct.model import (
 class View:
     """What a batch of commands sees of the ledger, and what they have changed in it so far."""
 
-    def __init__(
-        self,
-        next_id: Callable[[], str],
-        wallets: dict[str, Wallet] | None = None,
-        tickets: dict[str, Ticket] | None = None,
-        claims: dict[bytes, Claim] | None = None,
-    ) -> None:
+    def __init__(self, next_id: Callable[[], str]) -> None:
         self.next_id = next_id  #: names the next entry
-        self.wallets = {} if wallets is None else wallets
-        self.tickets = {} if tickets is None else tickets
-        self.claims = {} if claims is None else claims
+        self.wallets: dict[str, Wallet] = {}
+        self.tickets: dict[str, Ticket] = {}
+        self.claims: dict[bytes, Claim] = {}
         self.entries: list[Entry] = []  #: new ones, in order
         self.new_tickets: dict[str, Ticket] = {}
         self.changed_wallets: dict[str, Wallet] = {}
