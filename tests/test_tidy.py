@@ -60,7 +60,7 @@ ROOMS = {
         },
         STANDARD | {"msgspec", "starlette"},
     ),
-    "pluct.web.protocol": Room({*CORE, "pluct.web"}, STANDARD | {"msgspec", "uvicorn"}),
+    "pluct.web.protocol": Room({*CORE, "pluct.web"}, STANDARD | {"msgspec", "starlette", "uvicorn"}),
     "pluct.kv_import": Room(
         {*CORE, "pluct.commands.once", "pluct.commands.text", "pluct.engine"}, STANDARD | {"msgspec"}
     ),
@@ -74,7 +74,7 @@ CLOCKS = {
     "pluct.stores.sqlite": {"time.monotonic"},  # how long to wait for a guest
     "pluct.app": {"time.time_ns"},  # the one wall clock: `now_ms`
     "pluct.tickets": {"time.time"},  # the default clock of new ids
-    "pluct.web.endpoint": {"datetime.now", "time.perf_counter"},  # the log line: when, and how long it took
+    "pluct.web.endpoint": {"time.time_ns", "time.perf_counter"},  # the log line: when, and how long it took
 }
 CLOCK = re.compile(
     r"(?:^|\.)(?:datetime\.(?:now|utcnow|today)|date\.today"

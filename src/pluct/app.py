@@ -100,9 +100,9 @@ def serve(settings: Settings) -> None:
         await engine.store.open()
         try:
             config = uvicorn.Config(
-                build(settings, engine), loop="uvloop", http=OneWriteProtocol, ws="none", log_config=None,
-                access_log=False, server_header=False, proxy_headers=False, timeout_graceful_shutdown=DRAIN_SECONDS_MAX,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                build(settings, engine), loop="uvloop", http=OneWriteProtocol, ws="none", interface="asgi3",
+                log_config=None, access_log=False, server_header=False, proxy_headers=False,
+                timeout_graceful_shutdown=DRAIN_SECONDS_MAX, timeout_keep_alive=KEEP_ALIVE_SECONDS,
             )  # fmt: skip
             await _Server(config).serve([listener])
         finally:

@@ -1,66 +1,51 @@
 """uvicorn's HTTP protocol, with one write per answer and our own words for what is no HTTP.
 
-ASGI sends an answer's head and body apart, and uvicorn writes them apart: two system calls, two packets, and a client
-that wakes up twice. Here the head waits for the body that follows it. (An interim answer, such as 100 Continue, does
-not. An answer that streams must send something at once.)
+ASGI sends an answer's head and body apart, and uvicorn writes them apart, after looking at each header twice: two
+system calls, two packets, and a client that wakes up twice. Our endpoints know the whole answer when they begin to
+send it, so the protocol offers them an ASGI extension (`ANSWER`) that writes it at once. Whoever streams, or runs
+under another server, sends ASGI's ordinary messages.
 """
 
-import asyncio
-from typing import Any, cast
+from functools import partial
 
 import msgspec
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from pluct.errors import InvalidRequest
-from pluct.web.endpoint import Call, request_id
+from pluct.web.endpoint import ANSWER, Call, request_id
 from pluct.web.problems import problem
-
-
-class Corked:
-    """A transport that holds a head back until more is written, or `flush` is called."""
-
-    __slots__ = ("_head", "_transport")
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._head = b""
-
-    def write(self, data: bytes) -> None:
-        """Write what was held back with what follows it."""
-        if self._head:
-            self._transport.write(self._head + data)
-            self._head = b""
-        elif data.endswith(b"\r\n\r\n") and data.startswith(b"HTTP/1.1 ") and data[9:10] != b"1":
-            self._head = data
-        else:
-            self._transport.write(data)
-
-    def flush(self) -> None:
-        """Write a head that no body follows."""
-        if self._head:
-            self._transport.write(self._head)
-            self._head = b""
-
-    def close(self) -> None:
-        """Write everything, then close."""
-        self.flush()
-        self._transport.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
 
 
 class OneWriteProtocol(HttpToolsProtocol):
     """See the module."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin a connection."""
-        super().connection_made(cast(asyncio.Transport, Corked(transport)))
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGIApp) -> None:  # type: ignore[override]
+        cycle.scope["extensions"] = {ANSWER: partial(self._answer, cycle)}  # type: ignore[dict-item]
+        super()._start_asgi_task(cycle, app)  # type: ignore[arg-type]
 
-    def on_response_complete(self) -> None:
-        """End an answer: a HEAD's has no body."""
-        cast(Corked, self.transport).flush()
-        super().on_response_complete()
+    def _answer(
+        self, cycle: RequestResponseCycle, status: int, headers: list[tuple[bytes, bytes]], body: bytes
+    ) -> bool:
+        """Write a whole answer; False if that must wait, because the client does not read. Headers are as they go."""
+        if cycle.flow.write_paused:
+            return False
+        if cycle.disconnected:
+            return True
+        parts = [STATUS_LINE[status]]
+        for name, value in (*cycle.default_headers, *headers):
+            parts += (name, b": ", value, b"\r\n")
+        parts.append(b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n")
+        if cycle.scope["method"] != "HEAD":
+            parts.append(body)
+        self.transport.write(b"".join(parts))
+        cycle.response_started = cycle.response_complete = True
+        cycle.message_event.set()
+        del cycle.scope["extensions"]  # it leads back to the cycle, and would be garbage only the collector can find
+        if not cycle.keep_alive:
+            self.transport.close()
+        cycle.on_response()
+        return True
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP the way every other request is refused."""

@@ -1,6 +1,6 @@
 """The table of all routes with who may use each, and the ASGI application that serves it."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -60,14 +60,13 @@ def application(engine: Engine, access: Access, lifespan: Lifespan) -> ASGIApp:
         redirect_slashes=False, default=missing, lifespan=lifespan,
     )  # fmt: skip
 
-    async def site(scope: Scope, receive: Receive, send: Send) -> None:
+    def site(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "http":
             app = fixed.get(scope["path"])
             if app is not None:
-                await app(scope, receive, send)
-                return
+                return app(scope, receive, send)
             scope["path"] = scope["raw_path"].decode("latin-1")  # an id may have an escaped slash in it
-        await router(scope, receive, send)
+        return router(scope, receive, send)
 
     return site
 
@@ -78,8 +77,8 @@ class _AtOnePath:
     def __init__(self, endpoints: dict[str, Endpoint], other: Endpoint) -> None:
         self._endpoints, self._other = endpoints, other
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._endpoints.get(scope["method"], self._other)(scope, receive, send)
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        return self._endpoints.get(scope["method"], self._other)(scope, receive, send)
 
 
 def _at_one_path(routes: list[Route], engine: Engine) -> _AtOnePath:
