@@ -9,7 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from conftest import WEBHOOK_SECRET, Pluct, new_id, until
+from conftest import WEBHOOK_SECRET, Clock, Pluct, fund, new_id, opened, until, vend
+from pluct.commands import Command, Redeem
+from pluct.stores.postgresql import PostgresqlStore
 from postgres import Postgres, fresh_database, postgres
 
 Make = Callable[..., Pluct]
@@ -23,10 +25,15 @@ def own_server() -> Iterator[Postgres]:
 
 
 @pytest.fixture
-def pair(make_pluct: Make, postgresql_url: str) -> list[Pluct]:
+def database(postgresql_url: str) -> str:
+    """An empty database."""
+    return fresh_database(postgresql_url)
+
+
+@pytest.fixture
+def pair(make_pluct: Make, database: str) -> list[Pluct]:
     """Two servers that started at once over one empty database."""
-    url = fresh_database(postgresql_url)
-    both = [make_pluct(f"engine-{number}", DATABASE_URL=url) for number in (1, 2)]
+    both = [make_pluct(f"engine-{number}", DATABASE_URL=database) for number in (1, 2)]
     with ThreadPoolExecutor() as pool:
         list(pool.map(Pluct.start, both))
     return both
@@ -100,3 +107,28 @@ def test_a_database_that_cannot_be_reached_is_named_without_its_password(make_pl
     engine = make_pluct(DATABASE_URL="postgresql://pluct:hunter2@127.0.0.1:1/pluct")
     done = engine.run("check", exit_code=2)
     assert "cannot be used" in done.stderr and "hunter2" not in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("commands", "most"),
+    [
+        (lambda: [vend(f"user-{number}") for number in range(50)], 4),
+        (lambda: [vend(f"user-{number}", key="once") for number in range(50)] * 2, 5),
+        (lambda: [fund("user-1", 1), fund("a new one", 1), vend("user-2", settle="report", report_seconds=9)], 4),
+        (lambda: [Redeem("user-1", new_id(), "premium"), vend("user-1", key="once")], 6),
+        (lambda: [vend("nobody")], 3),
+    ],
+    ids=["vends", "vends with keys and their twins", "all kinds of rows", "tickets and keys", "a refusal"],
+)
+async def test_a_batch_makes_few_round_trips(database: str, commands: Callable[[], list[Command]], most: int) -> None:
+    """Its size does not matter: BEGIN, wallets, writing, COMMIT; one for keys, one for tickets."""
+    async with opened(database, Clock()) as store:
+        await asyncio.gather(*(store.submit(fund(f"user-{number}", 9)) for number in range(50)))
+        await store.submit(vend("user-0", key="the driver asks about each type of row once"))
+        queries: list[str] = []
+        assert isinstance(store, PostgresqlStore)
+        for connection in store._lanes._free:
+            connection.add_query_logger(lambda query: queries.append(query.query))
+        await asyncio.gather(*(store.submit(command) for command in commands()))
+        assert 1 < len(queries) <= most, queries

@@ -40,38 +40,28 @@ _LOCK_WALLETS = f"SELECT {rows.WALLET} FROM wallets WHERE user_id = ANY($1::text
 _CLAIMS = f"SELECT {rows.CLAIM} FROM claims WHERE key = ANY($1::bytea[])"
 _TICKETS = f"SELECT {rows.TICKET} FROM tickets WHERE id = ANY($1::text[])"
 
-_WALLET_ARRAYS = (
-    "$1::text[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::text[], $7::int8[], $8::int8[], $9::text[]"
-)
-_ADD_WALLETS = f"INSERT INTO wallets ({rows.WALLET}) SELECT * FROM unnest({_WALLET_ARRAYS})"
-_PUT_WALLETS = f"""
-UPDATE wallets w SET available = n.available, held = n.held, debt = n.debt, entries = n.entries,
-  last_entry_id = n.last_entry_id, next_expiry_at = n.next_expiry_at, updated_at = n.updated_at, lots = n.lots
-FROM unnest({_WALLET_ARRAYS}) AS n ({rows.WALLET}) WHERE w.user_id = n.user_id
-"""
-_ADD_ENTRIES = f"""
-INSERT INTO entries ({rows.ENTRY}) SELECT * FROM unnest(
-  $1::text[], $2::text[], $3::int8[], $4::text[], $5::int8[], $6::text[], $7::int8[], $8::text[], $9::text[],
-  $10::int8[], $11::int8[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[])
-"""
-_ADD_TICKETS = f"""
-INSERT INTO tickets ({rows.TICKET}) SELECT * FROM unnest(
-  $1::text[], $2::text[], $3::text[], $4::text[], $5::int8[], $6::text[], $7::int8[], $8::int8[], $9::int8[],
-  $10::text[], $11::int8[], $12::int8[], $13::int8[], $14::int8[], $15::text[])
-"""
-_SETTLE_TICKETS = """
-UPDATE tickets t SET state = n.state, redeemed_at = n.redeemed_at, captured = n.captured, returned = n.returned,
-  due_at = n.due_at
-FROM unnest($1::text[], $2::text[], $3::int8[], $4::int8[], $5::int8[], $6::int8[])
-  AS n (id, state, redeemed_at, captured, returned, due_at) WHERE t.id = n.id
-"""
-_CLAIM_ARRAYS = "$1::bytea[], $2::text[], $3::bytea[], $4::int8[], $5::text[]"
-_ADD_CLAIMS = f"INSERT INTO claims ({rows.CLAIM}) SELECT * FROM unnest({_CLAIM_ARRAYS})"
-_PUT_CLAIMS = f"""
-UPDATE claims c SET user_id = n.user_id, fingerprint = n.fingerprint, at = n.at, outcome = n.outcome
-FROM unnest({_CLAIM_ARRAYS}) AS n ({rows.CLAIM}) WHERE c.key = n.key
-"""
-_PROBE = "INSERT INTO probe VALUES (1, $1) ON CONFLICT (id) DO UPDATE SET at = excluded.at"
+
+def _add(table: str, row: str, columns: str) -> str:
+    return f"INSERT INTO {table} ({columns}) SELECT {columns} FROM unnest(${{}}::{row}[])"
+
+
+def _change(table: str, row: str, columns: str, key: str) -> str:
+    changes = ", ".join(f"{column} = n.{column}" for column in columns.split(", ") if column != key)
+    return f"UPDATE {table} t SET {changes} FROM unnest(${{}}::{row}[]) n WHERE t.{key} = n.{key}"
+
+
+#: How a batch is written, in one statement: a part for each kind of change there is. Rows that another process may add
+#: at the same moment are in the same order in every statement, parts as well as rows: that is the order of locks.
+_PARTS = {
+    "new_wallets": _add("wallets", "wallet_row", rows.WALLET),
+    "new_claims": _add("claims", "claim_row", rows.CLAIM),
+    "claims": _change("claims", "claim_row", rows.CLAIM, "key"),
+    "wallets": _change("wallets", "wallet_row", rows.WALLET, "user_id"),
+    "new_tickets": _add("tickets", "ticket_row", rows.TICKET),
+    "tickets": _change("tickets", "ticket_row", "id, state, redeemed_at, captured, returned, due_at", "id"),
+    "entries": _add("entries", "entry_row", rows.ENTRY),
+    "probe": "INSERT INTO probe VALUES (1, ${}) ON CONFLICT (id) DO UPDATE SET at = excluded.at",
+}
 _ENTRY_COLUMNS = rows.ENTRY.replace(",", "").split()
 _HISTORY = f"""
 WITH RECURSIVE walk AS (
@@ -365,27 +355,22 @@ async def _connect(url: str) -> "Connection[Any]":
 async def _record(
     connection: "Connection[Any]", view: ledger.View, known_wallets: frozenset[str], known_claims: frozenset[bytes]
 ) -> None:
-    """Write what the view says has changed; what may collide with another process first, in the order of locks."""
+    """Write what the view says has changed, in one statement and so in one round trip."""
     wallets = [rows.wallet_row(wallet) for _, wallet in sorted(view.changed_wallets.items())]
     claims = [rows.claim_row(claim) for _, claim in sorted(view.changed_claims.items())]
-    await _put(connection, _ADD_WALLETS, [row for row in wallets if row[0] not in known_wallets])
-    await _put(connection, _ADD_CLAIMS, [row for row in claims if row[0] not in known_claims])
-    await _put(connection, _PUT_CLAIMS, [row for row in claims if row[0] in known_claims])
-    await _put(connection, _PUT_WALLETS, [row for row in wallets if row[0] in known_wallets])
-    await _put(connection, _ADD_TICKETS, [rows.ticket_row(ticket) for ticket in view.new_tickets.values()])
-    settled = view.changed_tickets.values()
-    await _put(
-        connection, _SETTLE_TICKETS, [(t.id, t.state, t.redeemed_at, t.captured, t.returned, t.due_at) for t in settled]
-    )
-    await _put(connection, _ADD_ENTRIES, [rows.entry_row(entry) for entry in view.entries])
-    if view.probed_at is not None:
-        await connection.execute(_PROBE, view.probed_at)
-
-
-async def _put(connection: "Connection[Any]", statement: str, table: list[tuple[Any, ...]]) -> None:
-    """One statement for all rows, column by column."""
-    if table:
-        await connection.execute(statement, *map(list, zip(*table, strict=True)))
+    changes: dict[str, Any] = {
+        "new_wallets": [row for row in wallets if row[0] not in known_wallets],
+        "new_claims": [row for row in claims if row[0] not in known_claims],
+        "claims": [row for row in claims if row[0] in known_claims],
+        "wallets": [row for row in wallets if row[0] in known_wallets],
+        "new_tickets": [rows.ticket_row(ticket) for ticket in view.new_tickets.values()],
+        "tickets": [rows.ticket_row(ticket) for ticket in view.changed_tickets.values()],
+        "entries": [rows.entry_row(entry) for entry in view.entries],
+        "probe": view.probed_at,
+    }
+    changes = {name: change for name, change in changes.items() if change}
+    parts = [f"part_{at} AS ({_PARTS[name].format(at)})" for at, name in enumerate(changes, 1)]
+    await connection.execute(f"WITH {', '.join(parts)} SELECT", *changes.values())
 
 
 def _translated(error: Exception) -> Exception:

@@ -98,3 +98,19 @@ CREATE TABLE probe (
   id smallint PRIMARY KEY CHECK (id = 1),
   at bigint NOT NULL
 );
+
+-- A batch arrives as arrays of these, one for each table. They are types of their own so that a table may get another
+-- column while servers of the version before are still running.
+CREATE TYPE wallet_row AS (
+  user_id text, available bigint, held bigint, debt bigint, entries bigint, last_entry_id text, next_expiry_at bigint,
+  updated_at bigint, lots text
+);
+CREATE TYPE entry_row AS (
+  id text, user_id text, number bigint, previous_id text, at bigint, kind text, amount bigint, debit text, credit text,
+  available_after bigint, held_after bigint, ticket_id text, grant_id text, reference text, reason text, actor text
+);
+CREATE TYPE ticket_row AS (
+  id text, user_id text, action text, audience text, cost bigint, settle text, report_seconds bigint, issued_at bigint,
+  expires_at bigint, state text, redeemed_at bigint, captured bigint, returned bigint, due_at bigint, taken text
+);
+CREATE TYPE claim_row AS (key bytea, user_id text, fingerprint bytea, at bigint, outcome text);
