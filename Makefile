@@ -24,7 +24,7 @@ check: setup
 	.venv/bin/mypy
 
 bench: setup
-	.venv/bin/python -m bench
+	PYTHONPATH=tests .venv/bin/python -m bench
 
 lock:
 	$(UV) pip compile -q --generate-hashes --universal --no-emit-index-url --no-header pyproject.toml -o requirements.lock

@@ -8,9 +8,7 @@ import argparse
 import os
 import platform
 import sqlite3
-import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,50 +21,12 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import Progress
 
-from bench import servers
+from bench import postgresql, servers
+from bench.harness import USERS, Bench
 from bench.ledgers import funded, grown
 
 PAGE = Path("docs/benchmarks.md")
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
-USERS = 5_000
-
-
-class Bench:
-    """One run: how much of it, where, and what it found."""
-
-    def __init__(self, folder: Path, quick: bool, progress: Progress) -> None:
-        self.folder, self.quick, self.progress = folder, quick, progress
-        self.rounds = 2 if quick else 7
-        self.targets: list[tuple[str, str, str, bool]] = []
-        self.tables: list[str] = []
-
-    def size(self, full: int) -> int:
-        """How many of something to do."""
-        return full // 20 if self.quick else full
-
-    def target(self, what: str, goal: str, found: float, unit: str, met: bool) -> None:
-        """A figure the project must reach."""
-        self.targets.append((what, goal, f"{found:,.2f} {unit}".strip(), met))
-
-    def place(self, name: str) -> Path:
-        """A fresh folder."""
-        (self.folder / name).mkdir()
-        return self.folder / name
-
-    def each_round(
-        self, name: str, candidates: dict[str, Callable[[], dict[str, float]]]
-    ) -> dict[str, dict[str, float]]:
-        """Measure every candidate once per round; medians of what each returned."""
-        task = self.progress.add_task(name, total=self.rounds * len(candidates))
-        found: dict[str, list[dict[str, float]]] = {candidate: [] for candidate in candidates}
-        for _ in range(self.rounds):
-            for candidate, measure in candidates.items():
-                found[candidate].append(measure())
-                self.progress.advance(task)
-        return {
-            candidate: {key: statistics.median(result[key] for result in results) for key in results[0]}
-            for candidate, results in found.items()
-        }
 
 
 def vend(bench: Bench) -> None:
@@ -113,20 +73,13 @@ def vend(bench: Bench) -> None:
 def store(bench: Bench) -> None:
     """Group commit against one transaction per request."""
 
-    def run(batch_max: int, users: int, vends: int) -> Callable[[], dict[str, float]]:
-        command = [sys.executable, "-m", "bench.store", str(batch_max), str(users), str(bench.size(vends))]
-
-        def measure() -> dict[str, float]:
-            return {"rate": float(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)}
-
-        return measure
-
+    folder = str(funded(bench.place("store"), USERS))
     found = bench.each_round(
         "store alone",
         {
-            "group commit, 5,000 users": run(256, USERS, 60_000),
-            "group commit, one hot user": run(256, 1, 60_000),
-            "one transaction per vend": run(1, USERS, 8_000),
+            "group commit, 5,000 users": lambda: bench.store(folder, 256, USERS, 60_000),
+            "group commit, one hot user": lambda: bench.store(folder, 256, 1, 60_000),
+            "one transaction per vend": lambda: bench.store(folder, 1, USERS, 8_000),
         },
     )
     spread, hot, single = (result["rate"] for result in found.values())
@@ -222,9 +175,11 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="a twentieth of the work, to see that it runs; writes nothing"
     )
-    parser.add_argument("names", nargs="*", help="only these: vend store growth memory cold_start; writes nothing")
-    chosen = parser.parse_args()
     everything = {"vend": vend, "store": store, "growth": growth, "memory": memory, "cold_start": cold_start}
+    everything |= {"postgresql": postgresql.vend, "postgresql_store": postgresql.store}
+    everything |= {"postgresql_growth": postgresql.growth, "postgresql_vacuum": postgresql.vacuum}
+    parser.add_argument("names", nargs="*", help=f"only these: {' '.join(everything)}; writes nothing")
+    chosen = parser.parse_args()
     console = Console()
     with tempfile.TemporaryDirectory(prefix="bench") as folder, Progress(console=console) as progress:
         bench = Bench(Path(folder), chosen.quick, progress)

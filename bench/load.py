@@ -3,7 +3,7 @@
 It shares the machine's cores with what it measures, so it does as little as it can: requests are made beforehand,
 and of an answer only the status and the length are read.
 
-`python -m bench.load URL REQUESTS USERS CONNECTIONS`
+`python -m bench.load URL[,URL…] REQUESTS USERS CONNECTIONS`: connections go to the servers in turn
 """
 
 import asyncio
@@ -77,14 +77,14 @@ class Connection(asyncio.Protocol):
         self._transport.write(request)
 
 
-async def main(url: str, requests: int, users: int, connections: int) -> None:
+async def main(urls: str, requests: int, users: int, connections: int) -> None:
     """Run, and print rate, latencies in ms, statuses, and what the load itself cost."""
-    address = urlsplit(url)
-    assert address.hostname and address.port
-    run = Run(address.hostname, requests, users, connections)
+    addresses = [urlsplit(url) for url in urls.split(",")]
+    run = Run(str(addresses[0].hostname), requests, users, connections)
     loop = asyncio.get_running_loop()
     started, cpu = time.perf_counter(), time.process_time()
-    for _ in range(connections):
+    for at in range(connections):
+        address = addresses[at % len(addresses)]
         await loop.create_connection(lambda: Connection(run), address.hostname, address.port)
     await run.done
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu

@@ -7,51 +7,65 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+
+from postgres import Postgres
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 START_SECONDS_MAX = 30
 
 
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
 class Server:
-    """A server process."""
+    """A server process, or several that share the load."""
 
-    def __init__(self, process: "subprocess.Popen[str]", url: str) -> None:
-        self.process, self.url = process, url
-
-    def cpu_seconds(self) -> float:
-        """User and system time so far."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
+    def __init__(self, pids: list[int], url: str, database: "Postgres | None" = None) -> None:
+        self._pids, self.url, self._database = pids, url, database
 
     def resident_mib(self) -> float:
-        """Resident memory."""
-        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self.process.pid}/status").read_text())
+        """Resident memory of the first process."""
+        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self._pids[0]}/status").read_text())
         assert found
         return int(found[1]) / 1024
 
     def load(self, requests: int, users: int, connections: int = 64) -> dict[str, float]:
-        """Send vends from a process of its own; rate, latencies, and the server's CPU per request."""
-        before = self.cpu_seconds()
+        """Send vends from a process of its own: rate, latencies, and what each party's CPU spent on a request."""
+        before = self._cpu_seconds()
         command = [sys.executable, "-m", "bench.load", self.url, str(requests), str(users), str(connections)]
         result: dict[str, Any] = json.loads(
             subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=300).stdout
         )
         assert result.pop("statuses") == {"200": requests}, "every vend must succeed"
-        result["cpu_us"] = (self.cpu_seconds() - before) / requests * 1e6
+        for party, seconds in self._cpu_seconds().items():
+            result[party] = (seconds - before[party]) / requests * 1e6
         return result
+
+    def _cpu_seconds(self) -> dict[str, float]:
+        spent = {"cpu_us": sum(cpu_seconds(pid) for pid in self._pids)}
+        if self._database is not None:
+            spent["database_cpu_us"] = self._database.cpu_seconds()
+        return spent
 
 
 @contextmanager
-def pluct(folder: Path) -> Iterator[Server]:
-    """Our server over the ledger in this folder, its log thrown away."""
+def pluct(folder: Path, database: "Postgres | None" = None, url: str = "", processes: int = 1) -> Iterator[Server]:
+    """Our server over the file in this folder, or so many of them over a database; the log is thrown away."""
     command = [sys.executable, "-m", "pluct", "serve", "--port", "0"]
-    with _running(command, folder, subprocess.PIPE) as process:
-        assert process.stdout is not None
-        yield Server(process, process.stdout.readline().split()[-1])
+    environment = os.environ | ({"DATABASE_URL": url} if url else {})
+    with ExitStack() as stack:
+        running = [
+            stack.enter_context(_running(command, folder, subprocess.PIPE, environment)) for _ in range(processes)
+        ]
+        urls = [process.stdout.readline().split()[-1] for process in running if process.stdout is not None]
+        yield Server([process.pid for process in running], ",".join(urls), database)
 
 
 @contextmanager
@@ -59,7 +73,9 @@ def null(kind: str) -> Iterator[Server]:
     """One of the yardsticks."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with _running([sys.executable, "-m", "bench.null_servers", kind, str(port)], Path.cwd(), None) as process:
+    with _running(
+        [sys.executable, "-m", "bench.null_servers", kind, str(port)], Path.cwd(), None, os.environ
+    ) as process:
         until = time.monotonic() + START_SECONDS_MAX
         while True:
             try:
@@ -67,12 +83,16 @@ def null(kind: str) -> Iterator[Server]:
                 break
             except OSError:
                 assert process.poll() is None and time.monotonic() < until, f"{kind} did not start"
-        yield Server(process, f"http://127.0.0.1:{port}")
+        yield Server([process.pid], f"http://127.0.0.1:{port}")
 
 
 @contextmanager
-def _running(command: list[str], folder: Path, stdout: int | None) -> "Iterator[subprocess.Popen[str]]":
-    process = subprocess.Popen(command, cwd=folder, stdout=stdout, stderr=subprocess.DEVNULL, text=True)
+def _running(
+    command: list[str], folder: Path, stdout: int | None, environment: Mapping[str, str]
+) -> "Iterator[subprocess.Popen[str]]":
+    process = subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=stdout, stderr=subprocess.DEVNULL, text=True
+    )
     try:
         yield process
     finally:

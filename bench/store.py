@@ -1,27 +1,33 @@
-"""The store alone: `python -m bench.store BATCH_MAX USERS VENDS` prints vends per second with 64 waiting."""
+"""The store alone: `python -m bench.store PLACE BATCH_MAX LANES USERS VENDS` prints vends per second with 64 waiting.
+
+PLACE is a file or a PostgreSQL address, with funded users in it. LANES is only for PostgreSQL.
+"""
 
 import asyncio
 import random
 import sys
-import tempfile
 import time
-from pathlib import Path
 
 import uvloop
 
-from bench.ledgers import funded
+from bench.ledgers import at
 from pluct.app import now_ms
 from pluct.commands import Vend
-from pluct.stores import open_store
+from pluct.stores import Store, open_store
+from pluct.stores.postgresql import PostgresqlStore
 from pluct.tickets import uuid7_source
 
 WAITING = 64
 
 
-async def main(folder: Path, batch_max: int, users: int, vends: int) -> None:
+async def main(place: str, batch_max: int, lanes: int, users: int, vends: int) -> None:
     """Vend for random users and print the rate."""
     next_id = uuid7_source()
-    store = open_store(folder / "data" / "pluct.db", now_ms, next_id, serving=True, batch_max=batch_max)
+    store: Store = (
+        PostgresqlStore(place, now_ms, next_id, lanes=lanes, batch_max=batch_max)
+        if place.startswith("postgresql:")
+        else open_store(at(place), now_ms, next_id, serving=True, batch_max=batch_max)
+    )
     await store.open()
 
     async def wait() -> None:
@@ -36,8 +42,4 @@ async def main(folder: Path, batch_max: int, users: int, vends: int) -> None:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        batch_max, users, vends = map(int, sys.argv[1:4])
-        funded(folder, users)
-        uvloop.run(main(folder, batch_max, users, vends))
+    uvloop.run(main(sys.argv[1], *map(int, sys.argv[2:6])))

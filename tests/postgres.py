@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -44,6 +44,17 @@ class Postgres:
     def stop(self, mode: str = "fast") -> None:
         """Stop: `smart`, `fast` or `immediate`."""
         self._run("pg_ctl", "-w", "-m", mode, "stop")
+
+    def cpu_seconds(self) -> float:
+        """What the server and its children have spent so far."""
+        leader = int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
+        ticks = 0
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):  # it has ended
+                fields = stat.read_text().rpartition(")")[2].split()
+                if leader in (int(stat.parent.name), int(fields[1])):
+                    ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
