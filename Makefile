@@ -1,5 +1,5 @@
 # The few commands. Everything runs from .venv, made from hash-checked locks.
-.PHONY: setup run test check bench lock
+.PHONY: setup run test check bench coverage mutants lock
 UV := $(shell command -v uv 2>/dev/null || echo .venv/bin/uv)
 STAMP := .venv/.installed
 
@@ -25,6 +25,15 @@ check: setup
 
 bench: setup
 	PYTHONPATH=tests .venv/bin/python -m bench
+
+coverage: setup
+	.venv/bin/python -m coverage run -m pytest -q tests/test_ledger.py tests/test_commands.py tests/test_tickets.py tests/test_histories.py -k "not in_sqlite and not in_postgresql"
+	.venv/bin/python -m coverage report
+
+mutants: setup
+	rm -rf mutants
+	.venv/bin/mutmut run
+	.venv/bin/mutmut results
 
 lock:
 	$(UV) pip compile -q --generate-hashes --universal --no-emit-index-url --no-header pyproject.toml -o requirements.lock

@@ -55,8 +55,9 @@ class Page:
         self.view = ledger.View(lambda: f"e{next(self.numbers)}")
 
     def ask(self, command: Command) -> Any:
-        before = self.picture()
+        before, known = self.picture(), len(self.view.entries)
         outcome = ledger.decide(self.view, command, self.now)
+        assert {entry.at for entry in self.view.entries[known:]} <= {self.now}
         if isinstance(outcome, Refusal):
             assert self.picture() == before, "a refusal changes nothing"
         self.check()
@@ -87,6 +88,7 @@ class Page:
             assert [entry.previous_id for entry in entries] == [None, *(entry.id for entry in entries)][: len(entries)]
             assert wallet.last_entry_id == (entries[-1].id if entries else None)
             assert wallet.available == sum(lot.remaining for lot in wallet.lots)
+            assert all(lot.remaining > 0 for lot in wallet.lots)
             if entries and not wallet.debt:
                 assert (wallet.available, wallet.held) == (accounts[f"user:{user}"], accounts[f"held:{user}"])
                 assert (wallet.available, wallet.held) == (entries[-1].available_after, entries[-1].held_after)
@@ -328,6 +330,30 @@ def test_what_is_not_captured_returns_to_where_it_came_from(page: Page) -> None:
     assert [lot.number for lot in page.view.wallets["u"].lots] == [1, 2]
 
 
+def test_a_lot_that_paid_in_full_gets_nothing_back(page: Page) -> None:
+    """Two lots paid, the first of them all that was captured: only the second comes back."""
+    page.fund(2, "g1")
+    page.fund(3, "g2")
+    page.vend(cost=4, settle="report")
+    page.redeem()
+    page.capture(2)
+    assert page.lots() == [("g2", 3, None)]
+
+
+def test_what_a_capture_or_a_time_out_leaves_of_an_expired_lot_lives_a_while_longer(page: Page) -> None:
+    """Like what a void gives back."""
+    page.fund(9, expires_at=T0 + 1_000)
+    page.vend("a", 2, "report")
+    page.vend("b", 2, "report")
+    page.redeem("a")
+    page.now = T0 + 2_000
+    page.capture(1, "a")
+    assert page.lots() == [("g", 1, T0 + 2_000 + GRACE_SECONDS * 1000)]
+    page.now = T0 + 90_000
+    page.expire("b")
+    assert page.lots() == [("g", 1, T0 + 2_000 + GRACE_SECONDS * 1000), ("g", 2, T0 + 90_000 + GRACE_SECONDS * 1000)]
+
+
 @pytest.mark.parametrize("amount", [0, 7, -1])
 def test_a_capture_is_within_the_hold(page: Page, amount: int) -> None:
     """More than is held, or nothing, is refused with the bounds."""
@@ -487,6 +513,27 @@ def test_a_sweep_takes_only_what_is_due_and_its_own(page: Page) -> None:
     assert (page.ticket("t2").state, page.ticket("t3").state) == ("issued", "captured")
 
 
+def test_a_sweep_passes_over_what_was_settled_meanwhile(page: Page) -> None:
+    """And goes on with the next."""
+    page.fund(5)
+    page.vend("a", 1, "redeem")
+    page.vend("b", 1, "redeem")
+    page.redeem("a")
+    page.now += 60_000
+    assert page.expire("a", "b") == Expired(0, 1)
+    assert page.ticket("b").state == "expired"
+
+
+def test_an_expired_ticket_stays_expired_when_the_clock_is_set_back(page: Page) -> None:
+    """Its credits have gone back."""
+    page.fund(1)
+    page.vend(settle="redeem")
+    page.now += 60_000
+    page.expire("t")
+    page.now = T0
+    page.refused(Redeem("u", "t", "premium"), TicketExpired)
+
+
 def test_a_sweep_expires_lots(page: Page) -> None:
     """The sum is told; with nothing due nothing is written."""
     page.fund(5, "a", expires_at=T0 + 10)
@@ -619,6 +666,17 @@ def test_what_returns_repays_a_debt_first(page: Page) -> None:
     wallet = page.view.wallets["u"]
     assert (wallet.debt, wallet.available, wallet.held) == (0, 1, 0)
     assert page.lines() == [("return", 4, "held:u", "user:u", 4, 0), ("repay", 3, "user:u", "debt:u", 1, 0)]
+
+
+def test_what_returns_in_parts_repays_a_debt_all_the_same(page: Page) -> None:
+    """Two parts of one lot, which has expired: they come back as one, and then the debt is paid."""
+    parts = Lot(1, "g", 2, "paid", 50, T0 - 2), Lot(1, "g", 2, "paid", 50, T0 - 1)
+    ticket = Ticket("t", "u", "read", "premium", 4, "report", 600, T0, T0 + 60_000, "issued", None, 0, 0, parts)
+    indebted(page, 3, 4, t=ticket)
+    decided(page, Void("u", "t", GRACE_SECONDS, "x"))
+    wallet = page.view.wallets["u"]
+    assert (wallet.debt, wallet.available, wallet.held) == (0, 1, 0)
+    assert page.lots() == [("g", 1, T0 + GRACE_SECONDS * 1000)]
 
 
 # Keys and references
@@ -767,7 +825,7 @@ def test_a_wallet_keeps_so_many_lots_apart() -> None:
     """At the limit a grant joins a lot of the same terms, and one of other terms is refused."""
     page = crowded()
     assert len(page.lots()) == LOTS_MAX
-    page.refused(Fund("u", "x", 5, "shop", expires_at=T0 + 9_999), InvalidRequest)
+    assert "1000 grants" in page.refused(Fund("u", "x", 5, "shop", expires_at=T0 + 9_999), InvalidRequest)
     page.refused(Fund("u", "x", 5, "shop", expires_at=T0 + 10_000, category="promotional"), InvalidRequest)
     page.refused(Fund("u", "x", 5, "shop", expires_at=T0 + 10_000, priority=49), InvalidRequest)
     assert page.fund(5, "x", expires_at=T0 + 10_003).available_after == LOTS_MAX + 5
