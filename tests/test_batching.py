@@ -10,7 +10,7 @@ import pytest
 from pluct.commands import Command, Probe
 from pluct.errors import Fault, InsufficientCredits, OutcomeUnknown, Refusal, Unavailable
 from pluct.model import Outcome, Probed
-from pluct.stores.batching import WAIT_SECONDS_MAX, Batcher
+from pluct.stores.batching import WAIT_SECONDS_MAX, WORTH_A_LANE, Batcher
 
 pytestmark = pytest.mark.anyio
 
@@ -103,22 +103,47 @@ async def test_a_batch_has_a_largest_size() -> None:
 
 
 async def test_lanes_run_side_by_side_and_no_more_of_them() -> None:
-    """As many batches are in flight as there are lanes; a lane that comes free takes what gathered."""
+    """As many batches are in flight as there are lanes, if enough waits; a lane that comes free takes what gathered."""
     gate = Gate(numbered)
     batcher = Batcher(gate, lanes=2)
-    futures = []
-    for number in range(2):
-        futures.append(batcher.submit(probe(number)))
-        await gate.taken(number + 1)
-    futures += [batcher.submit(probe(number)) for number in range(2, 5)]
+    futures = [batcher.submit(probe(0))]
+    await gate.taken(1)
+    futures += [batcher.submit(probe(number)) for number in range(1, WORTH_A_LANE)]
     for _ in range(10):
         await asyncio.sleep(0)
-    assert (gate.running, gate.batches) == (2, [["0"], ["1"]])
+    assert (gate.running, gate.batches) == (1, [["0"]])  # too few to be worth a lane
+    futures.append(batcher.submit(probe(WORTH_A_LANE)))
+    await gate.taken(2)
+    assert (gate.running, gate.batches[1]) == (2, names(*range(1, WORTH_A_LANE + 1)))
+    more = range(WORTH_A_LANE + 1, 3 * WORTH_A_LANE)
+    futures += [batcher.submit(probe(number)) for number in more]
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert gate.running == 2
     gate.let_go(1)
     await gate.taken(3)
-    assert (gate.running, gate.batches[2]) == (2, names(2, 3, 4))
+    assert (gate.running, gate.batches[2]) == (2, names(*more))
     gate.let_go()
-    assert await answers(futures) == [Probed(number) for number in range(5)]
+    assert await answers(futures) == [Probed(number) for number in range(3 * WORTH_A_LANE)]
+
+
+async def test_the_last_lane_takes_however_little_is_left() -> None:
+    """What was too little for a lane of its own is never left behind."""
+    gate = Gate(numbered)
+    batcher = Batcher(gate, lanes=2)
+    futures = [batcher.submit(probe(0))]
+    await gate.taken(1)
+    futures += [batcher.submit(probe(number)) for number in range(1, WORTH_A_LANE + 1)]
+    await gate.taken(2)
+    futures.append(batcher.submit(probe(WORTH_A_LANE + 1)))
+    gate.let_go(1)  # this lane ends: the other is still busy, and one command is not much
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert (gate.running, len(gate.batches)) == (1, 2)
+    gate.let_go(1)
+    await gate.taken(3)
+    gate.let_go()
+    assert await answers(futures) == [Probed(number) for number in range(WORTH_A_LANE + 2)]
 
 
 async def test_one_lane_runs_one_batch_at_a_time() -> None:

@@ -21,6 +21,8 @@ Transact = Callable[[Sequence[Command]], Awaitable[list[Outcome | Refusal]]]
 
 QUEUE_MAX = 10_000
 WAIT_SECONDS_MAX = 10.0
+#: How much must wait before a lane opens beside a busy one: two small batches cost more than one of twice the size.
+WORTH_A_LANE = 32
 
 
 class Batcher:
@@ -30,7 +32,8 @@ class Batcher:
         self._transact = transact
         self._batch_max = batch_max
         self._queue_max = queue_max
-        self._lanes_free = lanes
+        self._lanes = lanes
+        self._busy = 0
         self._queue: deque[tuple[Command, asyncio.Future[Outcome | Refusal], float]] = deque()
         self._loop = asyncio.get_running_loop()
         self._running: set[asyncio.Task[None]] = set()
@@ -44,8 +47,8 @@ class Batcher:
             raise Unavailable("The ledger is busy: its queue is full; try again shortly.")
         future: asyncio.Future[Outcome | Refusal] = self._loop.create_future()
         self._queue.append((command, future, self._loop.time()))
-        if self._lanes_free:
-            self._lanes_free -= 1
+        if self._worth_a_lane(beside=self._busy):
+            self._busy += 1
             task = self._loop.create_task(self._lane())
             self._running.add(task)
             task.add_done_callback(self._running.discard)
@@ -60,12 +63,16 @@ class Batcher:
     async def _lane(self) -> None:
         """Run batches until nothing waits. What is submitted meanwhile joins the next batch."""
         try:
-            while self._queue:
+            while self._worth_a_lane(beside=self._busy - 1):
                 commands, futures = self._next_batch()
                 if commands:
                     await self._run(commands, futures)
         finally:
-            self._lanes_free += 1
+            self._busy -= 1
+
+    def _worth_a_lane(self, beside: int) -> bool:
+        """Whether a lane should run what waits: anything if no other is busy, and only much beside others."""
+        return beside < self._lanes and len(self._queue) >= (min(WORTH_A_LANE, self._batch_max) if beside else 1)
 
     def _next_batch(self) -> tuple[list[Command], list[asyncio.Future[Outcome | Refusal]]]:
         queue, oldest = self._queue, self._loop.time() - WAIT_SECONDS_MAX
