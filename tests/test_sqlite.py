@@ -797,3 +797,38 @@ async def test_a_server_that_was_killed_does_not_keep_the_file(make_pluct: Calla
         pluct.start()
         assert pluct.fund("amina", 1).json()["newBalance"] == amount
         assert pluct.stop(signal.SIGKILL) == -signal.SIGKILL
+
+
+@pytest.mark.anyio
+async def test_the_log_begins_anew_beside_the_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is copied into the file after so many commands, and does not grow with what was ever written."""
+    monkeypatch.setattr(sqlite, "CHECKPOINT_COMMANDS", 200)
+    async with opened(tmp_path / "ledger.db", Clock()) as store:
+        await store.submit(fund("u", 10_000))
+        for _ in range(100):
+            await asyncio.gather(*(store.submit(vend("u")) for _ in range(40)))
+        head = (tmp_path / "ledger.db-wal").read_bytes()[:32]
+        assert (
+            int.from_bytes(head[12:16], "big") >= 2
+        )  # how often it began anew (sqlite.org/fileformat2.html#walformat)
+
+
+@pytest.mark.anyio
+async def test_a_log_that_cannot_be_copied_is_copied_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody who vends notices; whoever reads the log does."""
+    monkeypatch.setattr(sqlite, "CHECKPOINT_COMMANDS", 1)
+    work = sqlite._checkpoint_twice
+    failures = iter([sqlite3.OperationalError("disk I/O error")] * 2)
+
+    def fail(path: Path) -> None:
+        for failure in failures:
+            raise failure
+        work(path)
+
+    monkeypatch.setattr(sqlite, "_checkpoint_twice", fail)
+    async with opened(tmp_path / "ledger.db", Clock()) as store:
+        for _ in range(20):
+            assert isinstance(await store.submit(fund("u", 1)), Granted)
+    assert "could not be copied" in caplog.text and "disk I/O error" in caplog.text

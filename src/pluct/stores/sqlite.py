@@ -10,6 +10,7 @@ write short transactions beside it: SQLite's own lock keeps them apart, and whoe
 
 import asyncio
 import fcntl
+import logging
 import os
 import sqlite3
 import threading
@@ -26,8 +27,14 @@ from pluct.model import ApiKey, Entry, Outcome, Ticket, Vended, Wallet
 from pluct.stores import Violation, rows, schema, sqlite_check
 from pluct.stores.batching import Batcher
 
+log = logging.getLogger("pluct.stores")
+
 #: How long a writer waits for another process's transaction to end.
 BUSY_SECONDS_MAX = 5.0
+#: After so many commands the write-ahead log is copied into the file (a checkpoint).
+CHECKPOINT_COMMANDS = 4_000
+#: Should that not succeed, SQLite itself does it inside a COMMIT once the log has so many pages.
+LOG_PAGES_MAX = 20_000
 
 #: The environment's errors: nothing was recorded, and it is nobody's fault who asked.
 _ENVIRONMENT = frozenset(
@@ -53,6 +60,7 @@ WITH RECURSIVE walk(step, {rows.ENTRY}) AS (
 SELECT {rows.ENTRY} FROM walk
 """
 
+_CHECKPOINT = "PRAGMA wal_checkpoint(PASSIVE)"  # waits for nobody
 _PUT_WALLET = f"""
 INSERT INTO wallets ({rows.WALLET})
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -78,7 +86,11 @@ class SqliteStore:
         self._serving = serving
         self._batch_max = batch_max
         self._lock: IO[str] | None = None
-        self._thread = _Worker()
+        self._thread = _Worker("pluct-commit")
+        self._checkpoints = _Worker("pluct-checkpoint")
+        self._checkpoint: asyncio.Task[None] | None = None
+        self._since_checkpoint = 0  # commands committed
+        self._finish_checkpoint = False
         self._write: sqlite3.Connection | None = None
         self._read: sqlite3.Connection | None = None
 
@@ -106,11 +118,14 @@ class SqliteStore:
     async def close(self) -> None:
         """Finish what is queued, then let go of the file."""
         await self._batcher.close()
+        if self._checkpoint is not None:
+            await self._checkpoint
         self._let_go()
 
     def _let_go(self) -> None:
         self._disconnect()
         self._thread.stop()
+        self._checkpoints.stop()
         if self._lock is not None:
             self._lock.close()
 
@@ -153,11 +168,33 @@ class SqliteStore:
             self._roll_back()
             raise
         try:
-            await self._thread.run(connection.execute, "COMMIT")
+            if self._finish_checkpoint:
+                self._finish_checkpoint = False
+                await self._thread.run(_commit_and_checkpoint, connection)
+            else:
+                await self._thread.run(connection.execute, "COMMIT")
         except sqlite3.Error as error:
             self._roll_back()
             raise OutcomeUnknown from error
+        self._since_checkpoint += len(commands)
+        if self._since_checkpoint >= CHECKPOINT_COMMANDS and self._checkpoint is None:
+            self._since_checkpoint = 0
+            self._checkpoint = asyncio.get_running_loop().create_task(self._copy_log())
         return outcomes
+
+    async def _copy_log(self) -> None:
+        """Copy the log into the file beside the batches: inside a COMMIT, as SQLite does it, all would wait for it.
+
+        Batches add to the log meanwhile, so a second round does what the first has left, and the next COMMIT the little
+        that is left then: a log that is copied to its end begins anew.
+        """
+        try:
+            await self._checkpoints.run(_checkpoint_twice, self.path)
+            self._finish_checkpoint = True
+        except sqlite3.Error as error:
+            log.warning("the write-ahead log could not be copied into %s: %s", self.path, error)
+        finally:
+            self._checkpoint = None
 
     async def _begin(self) -> sqlite3.Connection:
         """Start a write transaction, reconnecting after an accident and waiting for a guest's lock in the thread."""
@@ -312,9 +349,9 @@ class SqliteStore:
 class _Worker:
     """A thread for what waits for the disk. An executor does the same with thrice the locking per call."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         self._work: SimpleQueue[tuple[Callable[..., object], Any, asyncio.Future[None]] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="pluct-commit", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def run(self, function: Callable[..., object], argument: object) -> "asyncio.Future[None]":
@@ -357,7 +394,25 @@ def connect(path: Path, busy_seconds: float) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA cache_size = -32768")  # KiB: what keeps memory flat
+    connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES_MAX}")
     return connection
+
+
+def _checkpoint_twice(path: Path) -> None:
+    connection = connect(path, BUSY_SECONDS_MAX)
+    try:
+        for _ in range(2):
+            connection.execute(_CHECKPOINT)
+    finally:
+        connection.close()
+
+
+def _commit_and_checkpoint(connection: sqlite3.Connection) -> None:
+    connection.execute("COMMIT")
+    try:
+        connection.execute(_CHECKPOINT)
+    except sqlite3.Error as error:  # what is committed is committed; the log is copied another time
+        log.warning("the write-ahead log could not be copied to its end: %s", error)
 
 
 def _record(connection: sqlite3.Connection, view: ledger.View) -> None:
