@@ -32,6 +32,8 @@ LANES = 2
 READERS = 4
 CONNECT_SECONDS_MAX = 5.0
 STATEMENT_SECONDS_MAX = 10.0
+#: For a migration or a check, which may have much to read.
+WORK_SECONDS_MAX = 86_400.0
 #: How often a batch that lost a race for a new row is decided again.
 ATTEMPTS_MAX = 5
 
@@ -103,7 +105,7 @@ class PostgresqlStore:
     async def open(self) -> None:
         """Migrate and connect. Raises `SetupError` with what to do about it."""
         try:
-            async with self._lanes.one() as connection:
+            async with alone(self._url) as connection:
                 await _migrate(connection)
         except Unavailable as error:
             raise SetupError(f"The database cannot be used: {error.sentence}") from None
@@ -241,13 +243,8 @@ class PostgresqlStore:
 
     async def check(self, progress: Callable[[str, int, int], None]) -> list[Violation]:
         """See `Store.check`."""
-        connection = await _connect(self._url)
-        try:
+        async with alone(self._url) as connection:
             return await postgresql_check.check(connection, progress)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-            raise _translated(error) from error
-        finally:
-            await connection.close()
 
     async def _one(self, sql: str, *values: object) -> Any:
         found = await self._all(sql, *values)
@@ -342,10 +339,23 @@ class _Connections:
             await self._free.pop().close()
 
 
-async def _connect(url: str) -> "Connection[Any]":
+@asynccontextmanager
+async def alone(url: str) -> AsyncIterator["Connection[Any]"]:
+    """A connection for one long piece of work, such as a check. Whatever breaks it off undoes what is not committed."""
+    connection = await _connect(url, WORK_SECONDS_MAX)
+    try:
+        yield connection
+        await connection.close()
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        raise _translated(error) from error
+    finally:
+        connection.terminate()
+
+
+async def _connect(url: str, seconds_max: float | None = None) -> "Connection[Any]":
     try:
         return await asyncpg.connect(
-            url, timeout=CONNECT_SECONDS_MAX, command_timeout=STATEMENT_SECONDS_MAX,
+            url, timeout=CONNECT_SECONDS_MAX, command_timeout=seconds_max or STATEMENT_SECONDS_MAX,
             server_settings={"application_name": "pluct"},
         )  # fmt: skip
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
@@ -377,5 +387,5 @@ def _translated(error: Exception) -> Exception:
     """The environment's errors as `Unavailable`; an error of ours stays what it is."""
     state = getattr(error, "sqlstate", None)
     if state is None or state[:2] in _ENVIRONMENT or state in _ENVIRONMENT_STATES:
-        return Unavailable(f"The database cannot be used now ({error}); try again shortly.")
+        return Unavailable(f"The database cannot be used now ({str(error) or 'no answer in time'}); try again shortly.")
     return error

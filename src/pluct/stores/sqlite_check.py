@@ -125,9 +125,9 @@ def check(path: Path, progress: Callable[[str, int, int], None]) -> list[Violati
             try:
                 rows = connection.execute(f"{query} LIMIT {FINDINGS_MAX}").fetchall()
             except sqlite3.OperationalError as error:
-                if not violations or "malformed JSON" not in str(error):
+                if "malformed JSON" not in str(error):
                     raise
-                rows = []  # it is found broken already; what cannot be read cannot be verified
+                rows = [] if violations else [("the ledger", f"it cannot be read: {error}")]
             violations += [Violation(invariant, str(subject), str(found)) for subject, found in rows]
         progress("done", len(CHECKS), len(CHECKS))
         return violations
