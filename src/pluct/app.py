@@ -49,6 +49,14 @@ def build_engine(settings: Settings, observer: Observer, *, serving: bool) -> En
     )  # fmt: skip
 
 
+async def migrate(settings: Settings) -> tuple[int, int]:
+    """Bring the ledger's schema up to date, or make it: the version it had (0: none), and the one it has."""
+    store = open_store(settings.database, now_ms, uuid7_source(), serving=False)
+    migrated = await store.open()
+    await store.close()
+    return migrated
+
+
 def build(settings: Settings, engine: Engine) -> ASGIApp:
     """The site over an engine whose store is open; it sweeps while it runs."""
 

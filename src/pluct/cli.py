@@ -314,6 +314,25 @@ def check(as_json: bool) -> None:
         sys.exit(REFUSED)
 
 
+@cli.command(epilog=_example("pluct migrate", "DATABASE_URL=postgresql://owner@db/pluct pluct migrate --json"))
+@as_json_option
+def migrate(as_json: bool) -> None:
+    """Make the ledger's tables, or bring them up to date after an upgrade; do nothing if they are.
+
+    Every command does so by itself where it may. In PostgreSQL, run this as a role that may create tables, if the
+    server's own role may not.
+    """
+    found = _settings()
+    before, now = asyncio.run(app.migrate(found))
+    shown = settings.shown(found.database)
+    if as_json:
+        _print_json({"database": shown, "from": before, "to": now})
+    elif before == now:
+        out.print(f"{_plain(shown)} is up to date: it has schema {now}.", soft_wrap=True)
+    else:
+        out.print(f"{_plain(shown)} has schema {now} now; it had {before or 'none'}.", soft_wrap=True)
+
+
 @cli.command(
     "import-kv",
     short_help="Import the old key-value ledger.",

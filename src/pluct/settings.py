@@ -46,18 +46,18 @@ class Settings(msgspec.Struct, frozen=True):
     returned_grace_seconds: int
     catalog: Catalog
 
-    @property
-    def _shown(self) -> str:
-        """The database without its password."""
-        if isinstance(self.database, Path):
-            return str(self.database)
-        return "postgresql://" + self.database.partition("://")[2].rpartition("@")[2].partition("?")[0]
-
     def __repr__(self) -> str:
-        return f"Settings(env={self.env!r}, database={self._shown!r}, user_auth={self.user_auth!r})"
+        return f"Settings(env={self.env!r}, database={shown(self.database)!r}, user_auth={self.user_auth!r})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        return [("env", self.env), ("database", self._shown), ("user_auth", self.user_auth)]
+        return [("env", self.env), ("database", shown(self.database)), ("user_auth", self.user_auth)]
+
+
+def shown(database: Path | str) -> str:
+    """A database's address without its user and password."""
+    if isinstance(database, Path):
+        return str(database)
+    return "postgresql://" + database.partition("://")[2].rpartition("@")[2].partition("?")[0]
 
 
 def load(environ: Mapping[str, str], cwd: Path) -> Settings:

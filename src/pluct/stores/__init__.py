@@ -26,8 +26,8 @@ class Violation(msgspec.Struct, frozen=True):
 class Store(Protocol):
     """A durable ledger. Every method may raise `Unavailable`."""
 
-    async def open(self) -> None:
-        """Bring the schema up to date and be ready. Raises `SetupError`."""
+    async def open(self) -> tuple[int, int]:
+        """Bring the schema up to date and be ready: the version it had, and the one it has. Raises `SetupError`."""
         ...
 
     async def close(self) -> None:
@@ -85,7 +85,7 @@ def open_store(
     if isinstance(place, str):
         from pluct.stores.postgresql import PostgresqlStore
 
-        return PostgresqlStore(place, clock, next_id, batch_max=batch_max)
+        return PostgresqlStore(place, clock, next_id, serving=serving, batch_max=batch_max)
     from pluct.stores.sqlite import SqliteStore
 
     return SqliteStore(place, clock, next_id, serving=serving, batch_max=batch_max)

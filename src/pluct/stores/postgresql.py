@@ -12,8 +12,9 @@ Only a connection lost during COMMIT leaves an outcome unknown; lost before, not
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -34,8 +35,16 @@ CONNECT_SECONDS_MAX = 5.0
 STATEMENT_SECONDS_MAX = 10.0
 #: For a migration or a check, which may have much to read.
 WORK_SECONDS_MAX = 86_400.0
+#: How sessions call themselves: a server's, and everybody else's.
+SERVER, GUEST = "pluct serve", "pluct"
 #: How often a batch that lost a race for a new row is decided again.
 ATTEMPTS_MAX = 5
+
+#: What a server's role must be allowed to do, by table.
+_NEEDED = {
+    "entries": "SELECT, INSERT",
+    **dict.fromkeys(("wallets", "tickets", "claims", "api_keys", "probe"), "SELECT, INSERT, UPDATE"),
+}
 
 _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '5s'"
 _LOCK_WALLETS = f"SELECT {rows.WALLET} FROM wallets WHERE user_id = ANY($1::text[]) ORDER BY user_id FOR UPDATE"
@@ -91,25 +100,31 @@ class PostgresqlStore:
         clock: Callable[[], int],
         next_id: Callable[[], str],
         *,
+        serving: bool = False,
         lanes: int = LANES,
         batch_max: int = 256,
     ) -> None:
         self._url = url
         self._clock = clock
         self._next_id = next_id
+        self._serving = serving
         self._batch_max = batch_max
         self._lane_count = lanes
-        self._lanes = _Connections(url, lanes)
-        self._readers = _Connections(url, READERS)
+        connect = partial(_connect, url, SERVER if serving else GUEST)
+        self._lanes = _Connections(connect, lanes)
+        self._readers = _Connections(connect, READERS)
 
-    async def open(self) -> None:
+    async def open(self) -> tuple[int, int]:
         """Migrate and connect. Raises `SetupError` with what to do about it."""
         try:
             async with alone(self._url) as connection:
-                await _migrate(connection)
+                migrated = await _migrate(connection)
+                if self._serving:
+                    await _insist(connection, _NEEDED)
         except Unavailable as error:
             raise SetupError(f"The database cannot be used: {error.sentence}") from None
         self._batcher = Batcher(self._transact, lanes=self._lane_count, batch_max=self._batch_max)
+        return migrated
 
     async def close(self) -> None:
         """Finish what is queued, then let go of the database."""
@@ -255,25 +270,29 @@ class PostgresqlStore:
             return await connection.fetch(sql, *values)
 
 
-async def _migrate(connection: "Connection[Any]") -> None:
+async def _migrate(connection: "Connection[Any]") -> tuple[int, int]:
     """Bring the database to the newest schema; of processes that start at once, one does it and the others wait.
 
-    A newer or a foreign schema is refused with `SetupError`, and so is a role that may not create tables.
+    Returns the version it had and the one it has. A newer or a foreign schema is refused with `SetupError`, and so is
+    a role that may not create tables.
     """
     scripts = schema.migrations("postgresql")
-    if await _applied(connection, len(scripts)) == len(scripts):
-        return
+    newest = len(scripts)
+    if await _applied(connection, newest) == newest:
+        return newest, newest
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", schema.APPLICATION_ID)
+        before = await _applied(connection, newest)
         try:
-            for number in range(await _applied(connection, len(scripts)) + 1, len(scripts) + 1):
+            for number in range(before + 1, newest + 1):
                 await connection.execute(scripts[number - 1])
                 await connection.execute("INSERT INTO pluct_schema (version, applied_at) VALUES ($1, now())", number)
-        except asyncpg.InsufficientPrivilegeError as error:
+        except (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidSchemaNameError) as error:
             raise SetupError(
                 f"The database's schema must be brought up to date, and this role may not do that ({error}): "
                 "run pluct migrate once with a DATABASE_URL whose role may create tables."
             ) from None
+    return before, newest
 
 
 async def _applied(connection: "Connection[Any]", newest: int) -> int:
@@ -285,6 +304,7 @@ async def _applied(connection: "Connection[Any]", newest: int) -> int:
         if tables & {"wallets", "entries", "tickets", "claims", "api_keys", "probe"}:
             raise SetupError("This database has another program's tables; name an empty one in DATABASE_URL.")
         return 0
+    await _insist(connection, {"pluct_schema": "SELECT"})
     version: int = await connection.fetchval("SELECT coalesce(max(version), 0) FROM pluct_schema")
     if version > newest:
         raise SetupError(
@@ -294,6 +314,21 @@ async def _applied(connection: "Connection[Any]", newest: int) -> int:
     return version
 
 
+async def _insist(connection: "Connection[Any]", needed: dict[str, str]) -> None:
+    """Refuse a role that may not do what is needed: these privileges, by table."""
+    wanted = [(table, privilege) for table, privileges in needed.items() for privilege in privileges.split(", ")]
+    lacking = await connection.fetch(
+        "SELECT privilege || ' on ' || name FROM unnest($1::text[], $2::text[]) AS wanted (name, privilege)"
+        " WHERE NOT has_table_privilege(name, privilege)",
+        *map(list, zip(*wanted, strict=True)),
+    )
+    if lacking:
+        raise SetupError(
+            f"This role may not use the ledger's tables: it lacks {', '.join(row[0] for row in lacking)}. "
+            'Grant it what docs/operations.md lists under "Roles", as the role that owns the tables.'
+        )
+
+
 class _LostRace(Exception):
     """Another process inserted a row first; it can be seen now."""
 
@@ -301,8 +336,8 @@ class _LostRace(Exception):
 class _Connections:
     """At most so many connections at once, made when they are needed and kept. asyncpg's own pool costs more."""
 
-    def __init__(self, url: str, most: int) -> None:
-        self._url = url
+    def __init__(self, connect: Callable[[], Awaitable["Connection[Any]"]], most: int) -> None:
+        self._connect = connect
         self._free: list[Connection[Any]] = []
         self._turn = asyncio.Semaphore(most)
 
@@ -331,7 +366,7 @@ class _Connections:
             connection = self._free.pop()
             if not connection.is_closed():
                 return connection
-        return await _connect(self._url)
+        return await self._connect()
 
     async def close(self) -> None:
         """Take leave of the server."""
@@ -342,7 +377,7 @@ class _Connections:
 @asynccontextmanager
 async def alone(url: str) -> AsyncIterator["Connection[Any]"]:
     """A connection for one long piece of work, such as a check. Whatever breaks it off undoes what is not committed."""
-    connection = await _connect(url, WORK_SECONDS_MAX)
+    connection = await _connect(url, GUEST, WORK_SECONDS_MAX)
     try:
         yield connection
         await connection.close()
@@ -352,11 +387,11 @@ async def alone(url: str) -> AsyncIterator["Connection[Any]"]:
         connection.terminate()
 
 
-async def _connect(url: str, seconds_max: float | None = None) -> "Connection[Any]":
+async def _connect(url: str, name: str, seconds_max: float | None = None) -> "Connection[Any]":
     try:
         return await asyncpg.connect(
             url, timeout=CONNECT_SECONDS_MAX, command_timeout=seconds_max or STATEMENT_SECONDS_MAX,
-            server_settings={"application_name": "pluct"},
+            server_settings={"application_name": name},
         )  # fmt: skip
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         raise _translated(error) from error

@@ -84,7 +84,7 @@ class SqliteStore:
 
     # Opening and closing
 
-    async def open(self) -> None:
+    async def open(self) -> tuple[int, int]:
         """Lock, migrate, connect. Raises `SetupError` with what to do about it."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ class SqliteStore:
                 self._lock = _lock_file(self.path)
             if self.path.exists() and self.path.stat().st_nlink > 1:
                 raise SetupError(f"{self.path} has several names (hard links), which breaks SQLite; keep one of them.")
-            schema.migrate_sqlite(self.path)
+            migrated = schema.migrate_sqlite(self.path)
             self._connect()
         except (OSError, sqlite3.DatabaseError) as error:
             self._let_go()
@@ -102,6 +102,7 @@ class SqliteStore:
             self._let_go()
             raise
         self._batcher = Batcher(self._transact, batch_max=self._batch_max)
+        return migrated
 
     async def close(self) -> None:
         """Finish what is queued, then let go of the file."""
