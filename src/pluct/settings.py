@@ -107,8 +107,9 @@ def load(environ: Mapping[str, str], cwd: Path) -> Settings:
     if values["PLUCT_SIGNING"] != "HS256":
         problems.append("PLUCT_SIGNING must be HS256: this version signs with nothing else.")
     webhook, jwt, user_token = _secrets(values, production, user_auth, problems)
+    ledger = _database("DATABASE_URL", values["DATABASE_URL"], cwd, problems)
     settings = Settings(
-        values["PLUCT_ENV"], _database(values["DATABASE_URL"], cwd, problems), webhook, jwt, user_token, user_auth,
+        values["PLUCT_ENV"], ledger, webhook, jwt, user_token, user_auth,
         values["PLUCT_HOST"], whole("PLUCT_PORT", 65535), whole("RETURNED_GRACE_SECONDS", 315_360_000),
         Catalog({"default": Action()} | actions),
     )  # fmt: skip
@@ -192,13 +193,22 @@ def _secrets(
     return found["WEBHOOK_SECRET"], jwt, user_token
 
 
-def _database(url: str, cwd: Path, problems: list[str]) -> Path | str:
+def database(url: str, cwd: Path, name: str) -> Path | str:
+    """What a database's address names; `name` says where it was given. Raises `SetupError`."""
+    problems: list[str] = []
+    found = _database(name, url, cwd, problems)
+    if problems:
+        raise SetupError(problems[0])
+    return found
+
+
+def _database(name: str, url: str, cwd: Path, problems: list[str]) -> Path | str:
     prefix = "sqlite:///"
     if url.startswith(("postgresql:", "postgres:")):
         return url
     if not url.startswith(prefix) or not url[len(prefix) :] or "?" in url or ":memory:" in url:
         problems.append(
-            "DATABASE_URL must be sqlite:///relative/path.db, sqlite:////absolute/path.db "
+            f"{name} must be sqlite:///relative/path.db, sqlite:////absolute/path.db "
             "or postgresql://user@host/database."
         )
     return cwd / url.removeprefix(prefix)

@@ -4,9 +4,10 @@ A store takes commands, runs the rules over them batch by batch, and answers onl
 thing that knows a database; nothing above it speaks SQL.
 """
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -21,6 +22,35 @@ class Violation(msgspec.Struct, frozen=True):
     invariant: str
     subject: str
     found: str
+
+
+Row = tuple[Any, ...]
+#: Rows read or written at once when a whole ledger is.
+PAGE = 1_000
+
+
+class Contents(Protocol):
+    """All rows of a ledger, table by table as in `rows.TABLES`, while nobody else can change them."""
+
+    async def count(self, table: str) -> int:
+        """How many rows a table has."""
+        ...
+
+    def pages(self, table: str) -> AsyncIterator[list[Row]]:
+        """A table's rows in the order of their keys, `PAGE` at a time."""
+        ...
+
+    async def add(self, table: str, page: list[Row]) -> None:
+        """Write new rows."""
+        ...
+
+    async def check(self, progress: Callable[[str, int, int], None]) -> list[Violation]:
+        """See `Store.check`; over what has been written too."""
+        ...
+
+    async def commit(self) -> None:
+        """Keep what has been written. Without it, nothing is."""
+        ...
 
 
 class Store(Protocol):
@@ -72,6 +102,14 @@ class Store(Protocol):
 
     async def check(self, progress: Callable[[str, int, int], None]) -> list[Violation]:
         """Verify every invariant over one consistent view of the whole ledger; `progress(step, done, total)`."""
+        ...
+
+    def held(self) -> AbstractAsyncContextManager[Contents]:
+        """The whole ledger, to be read. Nobody writes meanwhile; refused with `SetupError` while servers do."""
+        ...
+
+    def filled(self) -> AbstractAsyncContextManager[Contents]:
+        """The whole ledger, to be written. Nobody else uses it meanwhile; all that is written is kept, or nothing."""
         ...
 
 

@@ -25,8 +25,9 @@ from pluct import ledger
 from pluct.commands import Command, Expire, Probe, ticket_ids
 from pluct.errors import OutcomeUnknown, Refusal, SetupError, Unavailable
 from pluct.model import ApiKey, Entry, Outcome, Ticket, Vended, Wallet
-from pluct.stores import Violation, postgresql_check, rows, schema
+from pluct.stores import Violation, postgresql_check, postgresql_contents, rows, schema
 from pluct.stores.batching import Batcher
+from pluct.stores.postgresql_contents import SERVER, PostgresqlContents
 
 #: Batches in flight per process: while one waits for its commit, another is decided.
 LANES = 2
@@ -35,8 +36,8 @@ CONNECT_SECONDS_MAX = 5.0
 STATEMENT_SECONDS_MAX = 10.0
 #: For a migration or a check, which may have much to read.
 WORK_SECONDS_MAX = 86_400.0
-#: How sessions call themselves: a server's, and everybody else's.
-SERVER, GUEST = "pluct serve", "pluct"
+#: How sessions call themselves that are no server's.
+GUEST = "pluct"
 #: How often a batch that lost a race for a new row is decided again.
 ATTEMPTS_MAX = 5
 
@@ -261,6 +262,18 @@ class PostgresqlStore:
         async with alone(self._url) as connection:
             return await postgresql_check.check(connection, progress)
 
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[PostgresqlContents]:
+        """See `Store.held`."""
+        async with alone(self._url) as connection:
+            yield await postgresql_contents.held(connection)
+
+    @asynccontextmanager
+    async def filled(self) -> AsyncIterator[PostgresqlContents]:
+        """See `Store.filled`."""
+        async with alone(self._url) as connection:
+            yield await postgresql_contents.filled(connection)
+
     async def _one(self, sql: str, *values: object) -> Any:
         found = await self._all(sql, *values)
         return found[0] if found else None
@@ -305,6 +318,11 @@ async def _applied(connection: "Connection[Any]", newest: int) -> int:
             raise SetupError("This database has another program's tables; name an empty one in DATABASE_URL.")
         return 0
     await _insist(connection, {"pluct_schema": "SELECT"})
+    try:
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE pluct_schema IN ACCESS SHARE MODE NOWAIT")
+    except asyncpg.LockNotAvailableError:
+        raise SetupError("This ledger is being copied (pluct copy); wait until that is done.") from None
     version: int = await connection.fetchval("SELECT coalesce(max(version), 0) FROM pluct_schema")
     if version > newest:
         raise SetupError(

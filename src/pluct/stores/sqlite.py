@@ -14,7 +14,8 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Any
@@ -25,6 +26,7 @@ from pluct.errors import OutcomeUnknown, Refusal, SetupError, Unavailable
 from pluct.model import ApiKey, Entry, Outcome, Ticket, Vended, Wallet
 from pluct.stores import Violation, rows, schema, sqlite_check
 from pluct.stores.batching import Batcher
+from pluct.stores.sqlite_contents import SqliteContents
 
 #: How long a writer waits for another process's transaction to end.
 BUSY_SECONDS_MAX = 5.0
@@ -280,6 +282,21 @@ class SqliteStore:
         except sqlite3.Error as error:
             raise _translated(error) from error
 
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[SqliteContents]:
+        """See `Store.held`: a store that is open as a server keeps other servers out, and this transaction, guests."""
+        assert self._serving
+        connection = connect(self.path, BUSY_SECONDS_MAX)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            yield SqliteContents(connection)
+        except sqlite3.Error as error:
+            raise _translated(error) from error
+        finally:
+            connection.close()
+
+    filled = held
+
     def _one(self, sql: str, *values: object) -> Any:
         found = self._all(sql, *values)
         return found[0] if found else None
@@ -416,8 +433,8 @@ def _lock_file(path: Path) -> IO[str]:
         owner = lock.read(20).strip() or "unknown"
         lock.close()
         raise SetupError(
-            f"Another server (process {owner}) already serves {path}. One SQLite file has one server: stop that one, "
-            "or give this one another DATABASE_URL."
+            f"Another server or copy (process {owner}) already serves {path}. One SQLite file has one server: "
+            "stop that one, or give this one another DATABASE_URL."
         ) from None
     lock.truncate(0)
     lock.write(str(os.getpid()))
