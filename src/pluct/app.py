@@ -41,9 +41,10 @@ def now_ms() -> int:
 
 
 def build_engine(settings: Settings, observer: Observer, *, serving: bool) -> Engine:
-    """The engine over the store the settings name. The store is still to be opened."""
+    """The engine over the store the settings name. The store is still to be opened. Only servers use a replica."""
     next_id = uuid7_source()
-    store = open_store(settings.database, now_ms, next_id, serving=serving)
+    read_url = settings.read_database if serving else None
+    store = open_store(settings.database, now_ms, next_id, serving=serving, read_url=read_url)
     tokens = UserTokens(settings.user_token_secret or "unused: every user id is believed")
     return Engine(
         store, HS256Signer(settings.jwt_secret), tokens, settings.catalog, observer, now_ms, next_id,

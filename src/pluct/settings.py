@@ -28,8 +28,10 @@ DEFAULTS = {
     "RETURNED_GRACE_SECONDS": "86400",
 }
 NUMBERS = ("PLUCT_PORT", "RETURNED_GRACE_SECONDS")
-NAMES = (*DEFAULTS, *DEVELOPMENT_SECRETS)
+OPTIONAL = ("DATABASE_READ_URL",)
+NAMES = (*DEFAULTS, *DEVELOPMENT_SECRETS, *OPTIONAL)
 SECRET_BYTES_MIN = 32
+_POSTGRESQL = ("postgresql:", "postgres:")
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -45,6 +47,7 @@ class Settings(msgspec.Struct, frozen=True):
     port: int
     returned_grace_seconds: int
     catalog: Catalog
+    read_database: str | None = None  # a replica of the PostgreSQL database
 
     def __repr__(self) -> str:
         return f"Settings(env={self.env!r}, database={shown(self.database)!r}, user_auth={self.user_auth!r})"
@@ -111,7 +114,7 @@ def load(environ: Mapping[str, str], cwd: Path) -> Settings:
     settings = Settings(
         values["PLUCT_ENV"], ledger, webhook, jwt, user_token, user_auth,
         values["PLUCT_HOST"], whole("PLUCT_PORT", 65535), whole("RETURNED_GRACE_SECONDS", 315_360_000),
-        Catalog({"default": Action()} | actions),
+        Catalog({"default": Action()} | actions), _replica(values.get("DATABASE_READ_URL"), ledger, problems),
     )  # fmt: skip
     if problems:
         raise SetupError("The engine cannot start:\n" + "\n".join("- " + problem for problem in problems))
@@ -193,6 +196,14 @@ def _secrets(
     return found["WEBHOOK_SECRET"], jwt, user_token
 
 
+def _replica(url: str | None, ledger: Path | str, problems: list[str]) -> str | None:
+    if url is not None and not url.startswith(_POSTGRESQL):
+        problems.append("DATABASE_READ_URL must be postgresql://user@host/database.")
+    elif url is not None and isinstance(ledger, Path):
+        problems.append("DATABASE_READ_URL needs a DATABASE_URL that is postgresql:// too: a file has no replica.")
+    return url
+
+
 def database(url: str, cwd: Path, name: str) -> Path | str:
     """What a database's address names; `name` says where it was given. Raises `SetupError`."""
     problems: list[str] = []
@@ -204,7 +215,7 @@ def database(url: str, cwd: Path, name: str) -> Path | str:
 
 def _database(name: str, url: str, cwd: Path, problems: list[str]) -> Path | str:
     prefix = "sqlite:///"
-    if url.startswith(("postgresql:", "postgres:")):
+    if url.startswith(_POSTGRESQL):
         return url
     if not url.startswith(prefix) or not url[len(prefix) :] or "?" in url or ":memory:" in url:
         problems.append(

@@ -53,20 +53,8 @@ class Contents(Protocol):
         ...
 
 
-class Store(Protocol):
-    """A durable ledger. Every method may raise `Unavailable`."""
-
-    async def open(self) -> tuple[int, int]:
-        """Bring the schema up to date and be ready: the version it had, and the one it has. Raises `SetupError`."""
-        ...
-
-    async def close(self) -> None:
-        """Finish what is in flight and let go."""
-        ...
-
-    async def submit(self, command: Command) -> Outcome | Refusal:
-        """The command's outcome, once it is durable, or the rules' no."""
-        ...
+class Reads(Protocol):
+    """What can be read of a ledger, one user or ticket at a time."""
 
     async def wallet(self, user_id: str) -> Wallet | None:
         """One user's wallet."""
@@ -78,6 +66,27 @@ class Store(Protocol):
 
     async def ticket(self, ticket_id: str) -> Ticket | None:
         """One ticket."""
+        ...
+
+
+class Store(Reads, Protocol):
+    """A durable ledger. Every method may raise `Unavailable`."""
+
+    @property
+    def reads(self) -> Reads:
+        """The same reads for whoever decides nothing by them: they may be a moment behind."""
+        ...
+
+    async def open(self) -> tuple[int, int]:
+        """Bring the schema up to date and be ready: the version it had, and the one it has. Raises `SetupError`."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what is in flight and let go."""
+        ...
+
+    async def submit(self, command: Command) -> Outcome | Refusal:
+        """The command's outcome, once it is durable, or the rules' no."""
         ...
 
     async def due(self, now: int, grace_seconds: int, limit: int) -> list[Expire]:
@@ -114,16 +123,18 @@ class Store(Protocol):
 
 
 def open_store(
-    place: Path | str, clock: Callable[[], int], next_id: Callable[[], str], *, serving: bool, batch_max: int = 256
-) -> Store:
+    place: Path | str, clock: Callable[[], int], next_id: Callable[[], str], *, serving: bool, batch_max: int = 256,
+    read_url: str | None = None,
+) -> Store:  # fmt: skip
     """The store in this SQLite file, or at this PostgreSQL address. A driver is loaded only when it is used.
 
-    `serving` claims a file for this process: a second server is refused. A database has as many as one likes.
+    `serving` claims a file for this process: a second server is refused. A database has as many as one likes, and may
+    have a replica at `read_url`.
     """
     if isinstance(place, str):
         from pluct.stores.postgresql import PostgresqlStore
 
-        return PostgresqlStore(place, clock, next_id, serving=serving, batch_max=batch_max)
+        return PostgresqlStore(place, clock, next_id, serving=serving, batch_max=batch_max, read_url=read_url)
     from pluct.stores.sqlite import SqliteStore
 
     return SqliteStore(place, clock, next_id, serving=serving, batch_max=batch_max)

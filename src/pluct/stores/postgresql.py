@@ -25,9 +25,10 @@ from pluct import ledger
 from pluct.commands import Command, Expire, Probe, ticket_ids
 from pluct.errors import OutcomeUnknown, Refusal, SetupError, Unavailable
 from pluct.model import ApiKey, Entry, Outcome, Ticket, Vended, Wallet
-from pluct.stores import Violation, postgresql_check, postgresql_contents, rows, schema
+from pluct.stores import Reads, Violation, postgresql_check, postgresql_contents, rows, schema
 from pluct.stores.batching import Batcher
 from pluct.stores.postgresql_contents import SERVER, PostgresqlContents
+from pluct.stores.replica import ReplicaReads
 
 #: Batches in flight per process: while one waits for its commit, another is decided.
 LANES = 2
@@ -92,7 +93,45 @@ _ENVIRONMENT_STATES = frozenset({"42501", "25006", "55P03", "42P01"})
 _RACES = frozenset({"40001", "40P01"})
 
 
-class PostgresqlStore:
+class PostgresqlReads:
+    """What can be read of one database, be it the primary or a replica."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self._readers = _Connections(partial(_connect, url, name), READERS)
+
+    async def wallet(self, user_id: str) -> Wallet | None:
+        """See `Store.wallet`."""
+        row = await self._one(f"SELECT {rows.WALLET} FROM wallets WHERE user_id = $1", user_id)
+        return None if row is None else rows.wallet(row)
+
+    async def entries(self, user_id: str, limit: int, cursor: str | None) -> list[Entry]:
+        """See `Store.entries`: a walk back from the last entry; its cost is the length of the page."""
+        if cursor is None:
+            row = await self._one("SELECT last_entry_id FROM wallets WHERE user_id = $1", user_id)
+            if row is None:
+                return []
+            cursor = row[0]
+        return [Entry(*row) for row in await self._all(_HISTORY, user_id, cursor, limit)]
+
+    async def ticket(self, ticket_id: str) -> Ticket | None:
+        """See `Store.ticket`."""
+        row = await self._one(f"SELECT {rows.TICKET} FROM tickets WHERE id = $1", ticket_id)
+        return None if row is None else rows.ticket(row)
+
+    async def close_readers(self) -> None:
+        """Let go of the database."""
+        await self._readers.close()
+
+    async def _one(self, sql: str, *values: object) -> Any:
+        found = await self._all(sql, *values)
+        return found[0] if found else None
+
+    async def _all(self, sql: str, *values: object) -> list[Any]:
+        async with self._readers.one() as connection:
+            return await connection.fetch(sql, *values)
+
+
+class PostgresqlStore(PostgresqlReads):
     """The `Store` over one database. Made and used inside a running event loop."""
 
     def __init__(
@@ -101,6 +140,7 @@ class PostgresqlStore:
         clock: Callable[[], int],
         next_id: Callable[[], str],
         *,
+        read_url: str | None = None,
         serving: bool = False,
         lanes: int = LANES,
         batch_max: int = 256,
@@ -111,9 +151,11 @@ class PostgresqlStore:
         self._serving = serving
         self._batch_max = batch_max
         self._lane_count = lanes
-        connect = partial(_connect, url, SERVER if serving else GUEST)
-        self._lanes = _Connections(connect, lanes)
-        self._readers = _Connections(connect, READERS)
+        name = SERVER if serving else GUEST
+        super().__init__(url, name)
+        self._lanes = _Connections(partial(_connect, url, name), lanes)
+        self._replica = None if read_url is None else PostgresqlReads(read_url, name)
+        self.reads: Reads = self if self._replica is None else ReplicaReads(self._replica, self)
 
     async def open(self) -> tuple[int, int]:
         """Migrate and connect. Raises `SetupError` with what to do about it."""
@@ -131,7 +173,9 @@ class PostgresqlStore:
         """Finish what is queued, then let go of the database."""
         await self._batcher.close()
         await self._lanes.close()
-        await self._readers.close()
+        await self.close_readers()
+        if self._replica is not None:
+            await self._replica.close_readers()
 
     # Writing
 
@@ -198,25 +242,6 @@ class PostgresqlStore:
 
     # Reading
 
-    async def wallet(self, user_id: str) -> Wallet | None:
-        """See `Store.wallet`."""
-        row = await self._one(f"SELECT {rows.WALLET} FROM wallets WHERE user_id = $1", user_id)
-        return None if row is None else rows.wallet(row)
-
-    async def entries(self, user_id: str, limit: int, cursor: str | None) -> list[Entry]:
-        """See `Store.entries`: a walk back from the last entry; its cost is the length of the page."""
-        if cursor is None:
-            row = await self._one("SELECT last_entry_id FROM wallets WHERE user_id = $1", user_id)
-            if row is None:
-                return []
-            cursor = row[0]
-        return [Entry(*row) for row in await self._all(_HISTORY, user_id, cursor, limit)]
-
-    async def ticket(self, ticket_id: str) -> Ticket | None:
-        """See `Store.ticket`."""
-        row = await self._one(f"SELECT {rows.TICKET} FROM tickets WHERE id = $1", ticket_id)
-        return None if row is None else rows.ticket(row)
-
     async def due(self, now: int, grace_seconds: int, limit: int) -> list[Expire]:
         """See `Store.due`: two index reads."""
         tickets: dict[str, list[str]] = {}
@@ -273,14 +298,6 @@ class PostgresqlStore:
         """See `Store.filled`."""
         async with alone(self._url) as connection:
             yield await postgresql_contents.filled(connection)
-
-    async def _one(self, sql: str, *values: object) -> Any:
-        found = await self._all(sql, *values)
-        return found[0] if found else None
-
-    async def _all(self, sql: str, *values: object) -> list[Any]:
-        async with self._readers.one() as connection:
-            return await connection.fetch(sql, *values)
 
 
 async def _migrate(connection: "Connection[Any]") -> tuple[int, int]:

@@ -24,7 +24,7 @@ from pluct import ledger
 from pluct.commands import Command, Expire, ticket_ids
 from pluct.errors import OutcomeUnknown, Refusal, SetupError, Unavailable
 from pluct.model import ApiKey, Entry, Outcome, Ticket, Vended, Wallet
-from pluct.stores import Violation, rows, schema, sqlite_check
+from pluct.stores import Reads, Violation, rows, schema, sqlite_check
 from pluct.stores.batching import Batcher
 from pluct.stores.sqlite_contents import SqliteContents
 
@@ -217,6 +217,11 @@ class SqliteStore:
             view.tickets[ticket_id] = rows.ticket(row)
 
     # Reading
+
+    @property
+    def reads(self) -> Reads:
+        """See `Store.reads`: a file has no replica."""
+        return self
 
     async def wallet(self, user_id: str) -> Wallet | None:
         """See `Store.wallet`."""
