@@ -91,6 +91,8 @@ _ENVIRONMENT = ("08", "28", "3D", "53", "57", "58", "XX")
 #: And single states: permission, read-only (a standby), a lock not had in time.
 _ENVIRONMENT_STATES = frozenset({"42501", "25006", "55P03", "42P01"})
 _RACES = frozenset({"40001", "40P01"})
+#: A statement that was prepared is not there, or one that was not is: another session answers than was asked.
+_POOLER = frozenset({"26000", "42P05"})
 
 
 class PostgresqlReads:
@@ -328,7 +330,8 @@ async def _migrate(connection: "Connection[Any]") -> tuple[int, int]:
 async def _applied(connection: "Connection[Any]", newest: int) -> int:
     """How many migrations the database has had."""
     # Read from the catalog itself: to_regclass() may not see what was committed while this session waited for a lock.
-    found = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")
+    query = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"
+    found = await connection.fetch(query, timeout=STATEMENT_SECONDS_MAX)
     tables = {row[0] for row in found}
     if "pluct_schema" not in tables:
         if tables & {"wallets", "entries", "tickets", "claims", "api_keys", "probe"}:
@@ -456,6 +459,11 @@ async def _record(
 def _translated(error: Exception) -> Exception:
     """The environment's errors as `Unavailable`; an error of ours stays what it is."""
     state = getattr(error, "sqlstate", None)
+    if state in _POOLER:
+        return Unavailable(
+            "A connection pooler stands before the database and loses prepared statements: let it pool sessions, "
+            "or use pgbouncer 1.21 or newer with max_prepared_statements (docs/operations.md)."
+        )
     if state is None or state[:2] in _ENVIRONMENT or state in _ENVIRONMENT_STATES:
         return Unavailable(f"The database cannot be used now ({str(error) or 'no answer in time'}); try again shortly.")
     return error

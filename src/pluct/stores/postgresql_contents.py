@@ -54,12 +54,13 @@ class PostgresqlContents:
 
 async def held(connection: "Connection[Any]") -> PostgresqlContents:
     """All rows, which nobody can change. Refused while servers are connected: what they write is to stay."""
+    contents = await _locked(connection, "SHARE")
     servers = await connection.fetchval(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1", SERVER
     )
     if servers:
         raise SetupError(f"Servers are at work on this database ({servers} connections); stop them first.")
-    return await _locked(connection, "SHARE")
+    return contents
 
 
 async def filled(connection: "Connection[Any]") -> PostgresqlContents:
