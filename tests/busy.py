@@ -5,6 +5,7 @@ import itertools
 import shutil
 import sqlite3
 from contextlib import closing
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +137,8 @@ class Ledgers:
         place = self.copy()
         run(place, UNGUARDED[self.engine] + script)
         return place
+
+    @cached_property
+    def unguarded(self) -> Place:
+        """A copy to damage in a transaction that is undone: quicker than a copy for each damage."""
+        return self.damaged("")

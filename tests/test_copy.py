@@ -20,6 +20,7 @@ import pytest
 from busy import Ledgers, Place, address, run
 from conftest import ENGINES, Clock, Pluct, fund, new_id, opened, until, vend
 from pluct import app, ledger_copy
+from pluct.errors import Fault, SetupError
 from pluct.model import ApiKey, Role
 from pluct.stores import rows
 from pluct.stores.schema import migrations
@@ -67,6 +68,16 @@ def content(place: Place) -> dict[str, list[Any]]:
 
 def copy(old: Place, new: Place, *more: str) -> tuple[str, ...]:
     return ("copy", "--from", address(old), "--to", address(new), *more)
+
+
+def migrate(place: Place) -> None:
+    """Make the tables."""
+
+    async def main() -> None:
+        async with opened(place, Clock()):
+            pass
+
+    asyncio.run(main())
 
 
 def copied(old: Place, new: Place) -> ledger_copy.Report:
@@ -135,24 +146,37 @@ def test_pages_of_rows_are_copied_and_compared(tmp_path: Path, postgresql_url: s
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_target_that_is_not_empty_is_refused(
-    ledgers: Callable[[str], Ledgers], empty: Callable[[str], Place], make_pluct: Make, engine: str
+    ledgers: Callable[[str], Ledgers], empty: Callable[[str], Place], engine: str
 ) -> None:
     """And left as it is: one API key, or the same ledger a credit later."""
-    pluct, source, used, later = make_pluct(), ledgers("sqlite").copy(), empty(engine), ledgers(engine).copy()
-    make_pluct("used", DATABASE_URL=address(used)).run("keys", "create", "--role", "mint", "--name", "x")
-    make_pluct("later", DATABASE_URL=address(later)).run("credits", "adjust", "brian", "-1", "--reason", "x")
+    source, used, later = ledgers("sqlite").copy(), empty(engine), ledgers(engine).copy()
+
+    async def use() -> None:
+        async with opened(used, Clock()) as store:
+            await store.add_api_key(ApiKey("key_0", "mint", "x", b"x" * 32, 7))
+        async with opened(later, Clock()) as store:
+            await store.submit(fund("brian", 1))
+
+    asyncio.run(use())
     said = ["not empty: it has 0 wallets, 0 entries, 0 tickets, 0 claims, 1 api keys", "not empty: it has 3 wallets"]
     for target, sentence in zip((used, later), said, strict=True):
         before = content(target)
-        assert sentence in " ".join(pluct.run(*copy(source, target), exit_code=2).stderr.split())
+        assert sentence in refused(source, target)
         assert content(target) == before
+
+
+def refused(old: Place, new: Place) -> str:
+    """The sentence with which a copy is refused."""
+    with pytest.raises(SetupError) as raised:
+        copied(old, new)
+    return raised.value.sentence
 
 
 def test_what_cannot_be_copied_is_refused(
     ledgers: Callable[[str], Ledgers], empty: Callable[[str], Place], make_pluct: Make, tmp_path: Path
 ) -> None:
     """With a sentence and exit code 2; nothing is made of a source that is not there."""
-    pluct, source, nothing = make_pluct(), ledgers("sqlite").copy(), empty("postgresql")
+    source, nothing = ledgers("sqlite").copy(), empty("postgresql")
     for old, new, sentence in [
         (source, source, "name the same ledger"),
         (tmp_path / "none.db", nothing, "There is no ledger at"),
@@ -160,11 +184,12 @@ def test_what_cannot_be_copied_is_refused(
         ("postgresql://pluct:hunter2@127.0.0.1:1/pluct", empty("sqlite"), "cannot be used"),
         (source, "postgresql://pluct:hunter2@127.0.0.1:1/pluct", "cannot be used"),
     ]:
-        done = pluct.run(*copy(old, new), exit_code=2)
-        assert sentence in " ".join(done.stderr.split()) and "hunter2" not in done.stderr
-    done = pluct.run("copy", "--from", "mysql://x", "--to", "sqlite:///x.db", exit_code=2)
-    assert "--from must be sqlite:///relative/path.db" in done.stderr
+        said = refused(old, new)
+        assert sentence in said and "hunter2" not in said
     assert not (tmp_path / "none.db").exists()
+    assert "There is no ledger at" in make_pluct().run(*copy(tmp_path / "none.db", nothing), exit_code=2).stderr
+    done = make_pluct().run("copy", "--from", "mysql://x", "--to", "sqlite:///x.db", exit_code=2)
+    assert "--from must be sqlite:///relative/path.db" in done.stderr
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -173,14 +198,14 @@ def test_a_ledger_that_is_served_is_not_copied(
 ) -> None:
     """What the server would write after the copy would be lost; once it has stopped, all is copied."""
     source, target = ledgers(engine).copy(), empty("sqlite" if engine != "sqlite" else "postgresql")
-    server, pluct = make_pluct("server", DATABASE_URL=address(source)), make_pluct()
+    server = make_pluct(DATABASE_URL=address(source))
     server.start()
     assert server.fund("dalili", 1).status_code == 200
-    done = pluct.run(*copy(source, target), exit_code=2)
-    assert "already serves" in done.stderr or "Servers are at work on this database" in done.stderr
+    said = refused(source, target)
+    assert "already serves" in said or "Servers are at work on this database" in said
     assert server.post("/vend-token", {"userId": "dalili"}).status_code == 200
     server.stop()
-    pluct.run(*copy(source, target))
+    copied(source, target)
     assert content(source) == content(target)
 
 
@@ -190,27 +215,27 @@ def test_a_broken_ledger_is_not_copied(
 ) -> None:
     """What is broken is named, as `pluct check` does, with exit code 1; the target stays empty."""
     source = ledgers(engine).damaged("UPDATE wallets SET next_expiry_at = NULL WHERE user_id = 'amina';")
-    target, pluct = empty("postgresql" if engine == "sqlite" else "sqlite"), make_pluct()
-    report = pluct.json(*copy(source, target), exit_code=1)
-    assert [violation["subject"] for violation in report["violations"]] == ["amina"]
-    assert "nothing was copied" in pluct.run(*copy(source, target), exit_code=1).stderr
+    target = empty("postgresql" if engine == "sqlite" else "sqlite")
+    assert [violation.subject for violation in copied(source, target).violations] == ["amina"]
+    if engine == "sqlite":
+        assert "nothing was copied" in make_pluct().run(*copy(source, target), exit_code=1).stderr
     assert not any(content(target).values())
 
 
 def test_a_copy_that_is_not_the_same_is_not_kept(
-    ledgers: Callable[[str], Ledgers], empty: Callable[[str], Place], make_pluct: Make
+    ledgers: Callable[[str], Ledgers], empty: Callable[[str], Place]
 ) -> None:
     """Every column of every row is compared, also where no invariant looks."""
     source, target = ledgers("sqlite").copy(), empty("postgresql")
-    pluct = make_pluct(DATABASE_URL=address(target))
-    pluct.run("migrate")
+    migrate(target)
     run(
         target,
         """CREATE FUNCTION garble() RETURNS trigger LANGUAGE plpgsql AS
              $$ BEGIN IF NEW.name > '' THEN NEW.name = 'x'; END IF; RETURN NEW; END $$;
            CREATE TRIGGER garble BEFORE INSERT ON api_keys FOR EACH ROW EXECUTE FUNCTION garble();""",
     )
-    assert "nothing was kept" in pluct.run(*copy(source, target), exit_code=2).stderr
+    with pytest.raises(Fault, match="nothing was kept"):
+        copied(source, target)
     assert not any(content(target).values())
 
 
@@ -256,7 +281,7 @@ class Brake:
 @contextmanager
 def braked(pluct: Pluct, old: Place, new: str, table: str, *, deferred: bool = False) -> Iterator[Any]:
     """A copy that stands still in its midst, and the brake."""
-    pluct.run("migrate", DATABASE_URL=new)
+    migrate(new)
     brake = Brake(new)
     try:
         brake.on(table, deferred=deferred)
@@ -324,7 +349,7 @@ def test_a_copy_that_was_killed_is_run_again(
         process.wait(20)
         brake.let_go()
     assert content(target) == before if deferred else not any(content(target).values())
-    assert ("before" if deferred else "Copied 3 wallets") in pluct.run(*copy(source, target)).stdout
+    assert copied(source, target).already is deferred
     assert content(source) == content(target) == before
 
 
@@ -358,8 +383,8 @@ asyncio.run(app.copy(Path(old), Path(new), progress))
 """
 
 
-@pytest.mark.parametrize(("step", "count"), [("copying wallets", 1), ("copying claims", 9_000),
-                                             ("comparing tickets", 9_000), ("checking the copy", 15)])  # fmt: skip
+@pytest.mark.parametrize(("step", "count"), [("copying claims", 9_000), ("comparing tickets", 9_000),
+                                             ("checking the copy", 15)])  # fmt: skip
 def test_a_copy_into_a_file_that_was_killed_is_run_again(large: Path, tmp_path: Path, step: str, count: int) -> None:
     """Wherever it was killed: the file holds nothing, and the same copy ends well."""
     target = tmp_path / "target.db"

@@ -19,7 +19,7 @@ T = TypeVar("T")
 log = logging.getLogger("pluct.stores")
 
 ANSWER_SECONDS_MAX = 1.0
-AWAY_SECONDS = 5.0
+AWAY_SECONDS = 2.0
 
 
 class ReplicaReads:
