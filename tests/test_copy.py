@@ -353,6 +353,21 @@ def test_a_copy_that_was_killed_is_run_again(
     assert content(source) == content(target) == before
 
 
+def test_a_copy_that_lost_its_connection_is_run_again(
+    ledgers: Callable[[str], Ledgers], empty: Callable[[str], Place], make_pluct: Make
+) -> None:
+    """It ends with a sentence, has left nothing, and the same command ends well."""
+    source, target = ledgers("sqlite").copy(), empty("postgresql")
+    assert isinstance(target, str)
+    with braked(make_pluct(), source, target, "tickets") as (process, brake):
+        run(target, "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+        said = process.stdout.read()
+        assert process.wait(20) == 2 and "The database cannot be used now" in said and "Traceback" not in said
+        brake.let_go()
+    assert not any(content(target).values())
+    assert not copied(source, target).already
+
+
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ledger of many rows."""

@@ -83,3 +83,19 @@ def test_a_pooler_that_loses_statements_is_named(postgresql_url: str) -> None:
                 await ask()
 
     asyncio.run(main(fresh_database(postgresql_url)))
+
+
+def test_a_server_holds_six_connections_at_most(postgresql_url: str) -> None:
+    """However much is asked of it at once: two that write, four that read."""
+
+    async def main(url: str) -> None:
+        async with opened(url, Clock()) as store:
+            await store.submit(fund("amina", 1_000))
+            await asyncio.gather(*(store.submit(vend("amina")) for _ in range(900)),
+                                 *(store.wallet("amina") for _ in range(300)))  # fmt: skip
+            connection = await asyncpg.connect(url)
+            servers = "datname = current_database() AND application_name = 'pluct serve'"
+            assert 2 <= await connection.fetchval(f"SELECT count(*) FROM pg_stat_activity WHERE {servers}") <= 6
+            await connection.close()
+
+    asyncio.run(main(fresh_database(postgresql_url)))

@@ -177,9 +177,8 @@ def test_the_primary_stands_in_for_a_replica_that_dawdles(pair: Pair) -> None:
         """Leave the replica with a lock on its tables that was let go of meanwhile."""
         connection = await asyncpg.connect(pair.url)
         async with connection.transaction():
-            await connection.execute(
-                "LOCK TABLE wallets, tickets IN ACCESS EXCLUSIVE MODE; SELECT pg_current_xact_id()"
-            )
+            await connection.execute("LOCK TABLE wallets, tickets IN ACCESS EXCLUSIVE MODE")
+            await connection.execute("SELECT pg_switch_wal()")  # so that the replica hears of it at once
             await asyncio.to_thread(until, locked, 15)
             await asyncio.to_thread(pair.ask_replica, "SELECT pg_wal_replay_pause()")
             await asyncio.to_thread(until, paused)
