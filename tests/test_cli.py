@@ -24,7 +24,7 @@ def pluct(make_pluct: Callable[..., Pluct]) -> Pluct:
 COMMANDS = [
     [], ["serve"], ["keys"], ["keys", "create"], ["keys", "list"], ["keys", "revoke"], ["credits"],
     ["credits", "grant"],
-    ["credits", "adjust"], ["credits", "show"], ["credits", "history"], ["check"], ["import-kv"],
+    ["credits", "adjust"], ["credits", "show"], ["credits", "history"], ["check"], ["migrate"], ["copy"], ["import-kv"],
 ]  # fmt: skip
 
 

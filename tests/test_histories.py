@@ -3,9 +3,11 @@
 import asyncio
 import itertools
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
@@ -18,7 +20,7 @@ from pluct.errors import Refusal
 from pluct.model import Adjusted, Changed, Entry, Granted, Ticket, Vended, Wallet
 from pluct.stores import open_store
 from pluct.tickets import uuid7_source
-from postgres import fresh_database
+from postgres import SERVERS, fresh_database
 
 GRACE_SECONDS = 30
 USERS = ("amina", "brian", "chipo")
@@ -245,6 +247,8 @@ def test_in_sqlite(tmp_path: Path) -> None:
     run_state_machine_as_test(lambda: InStore(next(files)), settings=FEWER)
 
 
-def test_in_postgresql(postgresql_url: str) -> None:
+@pytest.mark.parametrize("server", SERVERS)
+def test_in_postgresql(server_url: Callable[[str], str], server: str) -> None:
     """A new database for each history."""
-    run_state_machine_as_test(lambda: InStore(fresh_database(postgresql_url)), settings=FEWER)
+    some = FEWER if server == "postgresql" else settings(FEWER, max_examples=5)
+    run_state_machine_as_test(lambda: InStore(fresh_database(server_url(server))), settings=some)

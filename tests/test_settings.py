@@ -147,6 +147,17 @@ def test_the_database_is_a_file_here_or_anywhere(folder: Path, url: str, path: s
     assert read(folder, DATABASE_URL=url).database == folder / path
 
 
+def test_a_replica_is_named_beside_its_database(folder: Path) -> None:
+    """In the environment or the file; by default there is none."""
+    urls = {"DATABASE_URL": "postgresql://a@primary/p", "DATABASE_READ_URL": "postgresql://a:hunter2@replica/p"}
+    assert read(folder).read_database is None
+    found = read(folder, **urls)
+    assert (found.database, found.read_database) == tuple(urls.values())
+    assert "hunter2" not in repr(found) + pretty_repr(found)
+    toml = "\n".join(f'{name.lower()} = "{url}"' for name, url in urls.items())
+    assert read(folder, toml) == found
+
+
 # Refusals, one by one
 
 
@@ -169,6 +180,9 @@ def test_the_database_is_a_file_here_or_anywhere(folder: Path, url: str, path: s
         ("DATABASE_URL", "sqlite:///a.db?mode=ro", "sqlite:///relative/path.db"),
         ("DATABASE_URL", "mysql://localhost/p", "sqlite:///relative/path.db"),
         ("DATABASE_URL", "pluct.db", "sqlite:///relative/path.db"),
+        ("DATABASE_READ_URL", "", "must be postgresql://"),
+        ("DATABASE_READ_URL", "sqlite:///replica.db", "must be postgresql://"),
+        ("DATABASE_READ_URL", "postgresql://replica/p", "a file has no replica"),
         ("JWT_SECRET", "", "empty"),
         ("WEBHOOK_SECRET", "", "empty"),
         ("WEBHOOK_SECRET", "one,", "empty"),

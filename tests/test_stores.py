@@ -1,4 +1,4 @@
-"""What every store promises, whatever the database: one suite, once per engine."""
+"""What every store promises, whatever the database: one suite, once per engine and version."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from conftest import Clock, fund, new_id, opened, vend
+from conftest import ENGINES, Clock, fund, new_id, opened, vend
 from pluct.commands import Adjust, Capture, Command, Expire, Fund, Probe, Redeem, Void, once, once_by_reference
 from pluct.errors import (
     AmountTooLarge,
@@ -45,7 +45,6 @@ from postgres import fresh_database
 
 pytestmark = pytest.mark.anyio
 
-ENGINES = ["sqlite", "postgresql"]
 GRACE_SECONDS = 86_400
 
 
@@ -61,8 +60,8 @@ class Ground:
 def ground(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ground]:
     clock = Clock()
     place: Path | str = tmp_path / "pluct.db"
-    if request.param == "postgresql":
-        place = fresh_database(request.getfixturevalue("postgresql_url"))
+    if request.param != "sqlite":
+        place = fresh_database(request.getfixturevalue("server_url")(request.param))
     yield Ground(lambda **options: opened(place, clock, **options), clock)
 
 

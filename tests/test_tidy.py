@@ -64,6 +64,7 @@ ROOMS = {
     "pluct.kv_import": Room(
         {*CORE, "pluct.commands.once", "pluct.commands.text", "pluct.engine"}, STANDARD | {"msgspec"}
     ),
+    "pluct.ledger_copy": Room({*CORE, "pluct.stores"}, STANDARD | {"msgspec"}),
     "pluct.app": Room({"pluct"}, STANDARD | {"msgspec", "starlette", "uvicorn", "uvloop"}),
     "pluct.cli": Room({"pluct"}, STANDARD | {"click", "msgspec", "rich"}),
     "pluct.__main__": Room({"pluct.cli"}, set()),

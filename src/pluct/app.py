@@ -10,16 +10,18 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
+from pluct import ledger_copy
 from pluct.engine import SWEEP_MAX, Engine
 from pluct.errors import PluctError, SetupError
 from pluct.observe import LogHandler, LogWriter, Observer
 from pluct.settings import Settings
-from pluct.stores import open_store
+from pluct.stores import Store, open_store
 from pluct.tickets import HS256Signer, UserTokens, uuid7_source
 from pluct.web.access import Access
 from pluct.web.protocol import OneWriteProtocol
@@ -39,14 +41,44 @@ def now_ms() -> int:
 
 
 def build_engine(settings: Settings, observer: Observer, *, serving: bool) -> Engine:
-    """The engine over the store the settings name. The store is still to be opened."""
+    """The engine over the store the settings name. The store is still to be opened. Only servers use a replica."""
     next_id = uuid7_source()
-    store = open_store(settings.database, now_ms, next_id, serving=serving)
+    read_url = settings.read_database if serving else None
+    store = open_store(settings.database, now_ms, next_id, serving=serving, read_url=read_url)
     tokens = UserTokens(settings.user_token_secret or "unused: every user id is believed")
     return Engine(
         store, HS256Signer(settings.jwt_secret), tokens, settings.catalog, observer, now_ms, next_id,
         settings.returned_grace_seconds,
     )  # fmt: skip
+
+
+async def copy(source: Path | str, target: Path | str, progress: ledger_copy.Progress) -> ledger_copy.Report:
+    """Copy one whole ledger into another database; see `ledger_copy`."""
+    if source == target:
+        raise SetupError("--from and --to name the same ledger.")
+    if isinstance(source, Path) and not source.exists():
+        raise SetupError(f"There is no ledger at {source}.")
+    async with _opened(source) as old, _opened(target) as new:
+        return await ledger_copy.run(old, new, progress)
+
+
+@asynccontextmanager
+async def _opened(place: Path | str) -> AsyncIterator[Store]:
+    """The store there, for this process alone where that can be had."""
+    store = open_store(place, now_ms, uuid7_source(), serving=True)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def migrate(settings: Settings) -> tuple[int, int]:
+    """Bring the ledger's schema up to date, or make it: the version it had (0: none), and the one it has."""
+    store = open_store(settings.database, now_ms, uuid7_source(), serving=False)
+    migrated = await store.open()
+    await store.close()
+    return migrated
 
 
 def build(settings: Settings, engine: Engine) -> ASGIApp:

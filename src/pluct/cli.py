@@ -10,7 +10,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 from uuid import uuid4
@@ -28,6 +29,7 @@ from pluct.engine import PAGE_MAX, Engine
 from pluct.errors import InvalidRequest, PluctError, Refusal, SetupError
 from pluct.model import Category, Role, user_account
 from pluct.observe import Observer
+from pluct.stores import Violation
 from pluct.web import v1
 from pluct.web.endpoint import Call
 from pluct.web.problems import problem
@@ -293,24 +295,70 @@ def history(user: str, limit: int, cursor: str | None, as_json: bool) -> None:
 @as_json_option
 def check(as_json: bool) -> None:
     """Verify every invariant over the whole ledger. Exit 0: sound; 1: broken, each finding named; 2: could not run."""
-    with _progress() as progress:
-        task = progress.add_task("checking", total=None)
-
-        def step(name: str, done: int, total: int) -> None:
-            progress.update(task, description=name, completed=done, total=total)
-
+    with _steps("checking") as step:
         violations = _with_engine(lambda engine: engine.store.check(step))
     if as_json:
         _print_json({"ok": not violations, "violations": violations})
     elif violations:
-        table = Table("broken", "where", "found")
-        for violation in violations:
-            table.add_row(violation.invariant, _plain(violation.subject), _plain(violation.found))
-        _print_table(table, "")
+        _print_violations(violations)
         err.print("The ledger is broken. Stop the server, keep a copy of the file, and see docs/operations.md.")
     else:
         out.print("[green]The ledger is sound.[/]")
     if violations:
+        sys.exit(REFUSED)
+
+
+@cli.command(epilog=_example("pluct migrate", "DATABASE_URL=postgresql://owner@db/pluct pluct migrate --json"))
+@as_json_option
+def migrate(as_json: bool) -> None:
+    """Make the ledger's tables, or bring them up to date after an upgrade; do nothing if they are.
+
+    Every command does so by itself where it may. In PostgreSQL, run this as a role that may create tables, if the
+    server's own role may not.
+    """
+    found = _settings()
+    before, now = asyncio.run(app.migrate(found))
+    shown = settings.shown(found.database)
+    if as_json:
+        _print_json({"database": shown, "from": before, "to": now})
+    elif before == now:
+        out.print(f"{_plain(shown)} is up to date: it has schema {now}.", soft_wrap=True)
+    else:
+        out.print(f"{_plain(shown)} has schema {now} now; it had {before or 'none'}.", soft_wrap=True)
+
+
+@cli.command(
+    epilog=_example(
+        "pluct copy --from sqlite:///data/pluct.db --to postgresql://pluct@db/pluct",
+        "PGPASSWORD=… pluct copy --from postgresql://pluct@db/pluct --to sqlite:///data/pluct.db --json",
+    )
+)
+@click.option("--from", "source", required=True, metavar="URL", help="The ledger to copy. No server may serve it.")
+@click.option("--to", "target", required=True, metavar="URL", help="An empty database, or a new file.")
+@as_json_option
+def copy(source: str, target: str, as_json: bool) -> None:
+    """Copy a whole ledger, API keys too, between SQLite and PostgreSQL, compare every row and check every invariant.
+
+    The target has all or nothing of it: if the copy is broken off, run it again. Passwords may come from PGPASSWORD or
+    ~/.pgpass. Exit 0: copied, or copied before; 1: an invariant is broken, and nothing was copied; 2: could not run.
+    """
+    old = settings.database(source, Path.cwd(), "--from")
+    new = settings.database(target, Path.cwd(), "--to")
+    with _steps("copying") as step:
+        report = asyncio.run(app.copy(old, new, step))
+    if as_json:
+        _print_json(report)
+    elif report.violations:
+        _print_violations(report.violations)
+        err.print("The ledger is broken, and nothing was copied. See docs/operations.md.")
+    else:
+        counts = ", ".join(f"{count} {table.replace('_', ' ')}" for table, count in report.rows.items())
+        out.print(f"{'Copied before, and still the same:' if report.already else 'Copied'} {counts}.")
+        out.print(
+            f"Credits: {report.available} to spend, {report.held} held, {report.debt} owed; the same on both sides."
+        )
+        out.print("[green]The copy is sound.[/] Set DATABASE_URL to it, and serve the old ledger no more.")
+    if report.violations:
         sys.exit(REFUSED)
 
 
@@ -396,6 +444,21 @@ def _progress() -> Progress:
     """A bar on the terminal for what takes a while; silent where nobody looks."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
+
+
+@contextmanager
+def _steps(what: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Progress in steps of their own names and lengths."""
+    with _progress() as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda name, done, total: progress.update(task, description=name, completed=done, total=total)
+
+
+def _print_violations(violations: list[Violation]) -> None:
+    table = Table("broken", "where", "found")
+    for violation in violations:
+        table.add_row(violation.invariant, _plain(violation.subject), _plain(violation.found))
+    _print_table(table, "")
 
 
 def _print_json(value: object) -> None:

@@ -116,23 +116,23 @@ class Engine:
 
     async def capture(self, ticket_id: str, amount: int | None, claim: Once | None = None) -> Changed:
         """Keep all or part of a redeemed ticket's hold."""
-        ticket = await self.ticket(ticket_id)
+        ticket = _found(await self.store.ticket(ticket_id))
         command = Capture(ticket.user_id, ticket_id, amount, self._grace_seconds, _claims(claim))
         return await self._submit(command, Changed, "capture")
 
     async def void(self, ticket_id: str, reason: str, actor: str, claim: Once | None = None) -> Changed:
         """Give a ticket's credits back."""
-        ticket = await self.ticket(ticket_id)
+        ticket = _found(await self.store.ticket(ticket_id))
         command = Void(ticket.user_id, ticket_id, self._grace_seconds, reason, actor, _claims(claim))
         return await self._submit(command, Changed, "void")
 
     async def balance(self, user_id: str) -> Wallet:
         """The user's wallet; an unknown user's is empty."""
-        return await self.store.wallet(user_id) or Wallet(user_id)
+        return await self.store.reads.wallet(user_id) or Wallet(user_id)
 
     async def wallet(self, user_id: str) -> Wallet:
         """The user's wallet, which must exist."""
-        wallet = await self.store.wallet(user_id)
+        wallet = await self.store.reads.wallet(user_id)
         if wallet is None:
             raise WalletNotFound
         return wallet
@@ -140,17 +140,14 @@ class Engine:
     async def history(self, user_id: str, limit: int, cursor: str | None) -> tuple[list[Entry], str | None]:
         """A page of entries, newest first, and the cursor of the next page."""
         await self.wallet(user_id)
-        entries = await self.store.entries(user_id, limit, cursor)
+        entries = await self.store.reads.entries(user_id, limit, cursor)
         if not entries:
             raise InvalidRequest("cursor is not one this wallet's history gave.")
         return entries, entries[-1].previous_id
 
     async def ticket(self, ticket_id: str) -> Ticket:
         """One ticket."""
-        ticket = await self.store.ticket(ticket_id)
-        if ticket is None:
-            raise TicketNotFound
-        return ticket
+        return _found(await self.store.reads.ticket(ticket_id))
 
     async def sweep(self) -> int:
         """Expire what is due: at most `SWEEP_MAX` users' at once. Returns how many users were due."""
@@ -210,6 +207,12 @@ class Engine:
 def hash_secret(secret: str) -> bytes:
     """What is kept of an API key's secret: it is random and long, so a plain hash does."""
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
+
+
+def _found(ticket: Ticket | None) -> Ticket:
+    if ticket is None:
+        raise TicketNotFound
+    return ticket
 
 
 def _claims(claim: Once | None) -> tuple[Once, ...]:

@@ -28,8 +28,10 @@ DEFAULTS = {
     "RETURNED_GRACE_SECONDS": "86400",
 }
 NUMBERS = ("PLUCT_PORT", "RETURNED_GRACE_SECONDS")
-NAMES = (*DEFAULTS, *DEVELOPMENT_SECRETS)
+OPTIONAL = ("DATABASE_READ_URL",)
+NAMES = (*DEFAULTS, *DEVELOPMENT_SECRETS, *OPTIONAL)
 SECRET_BYTES_MIN = 32
+_POSTGRESQL = ("postgresql:", "postgres:")
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -45,19 +47,20 @@ class Settings(msgspec.Struct, frozen=True):
     port: int
     returned_grace_seconds: int
     catalog: Catalog
-
-    @property
-    def _shown(self) -> str:
-        """The database without its password."""
-        if isinstance(self.database, Path):
-            return str(self.database)
-        return "postgresql://" + self.database.partition("://")[2].rpartition("@")[2].partition("?")[0]
+    read_database: str | None = None  # a replica of the PostgreSQL database
 
     def __repr__(self) -> str:
-        return f"Settings(env={self.env!r}, database={self._shown!r}, user_auth={self.user_auth!r})"
+        return f"Settings(env={self.env!r}, database={shown(self.database)!r}, user_auth={self.user_auth!r})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        return [("env", self.env), ("database", self._shown), ("user_auth", self.user_auth)]
+        return [("env", self.env), ("database", shown(self.database)), ("user_auth", self.user_auth)]
+
+
+def shown(database: Path | str) -> str:
+    """A database's address without its user and password."""
+    if isinstance(database, Path):
+        return str(database)
+    return "postgresql://" + database.partition("://")[2].rpartition("@")[2].partition("?")[0]
 
 
 def load(environ: Mapping[str, str], cwd: Path) -> Settings:
@@ -107,10 +110,11 @@ def load(environ: Mapping[str, str], cwd: Path) -> Settings:
     if values["PLUCT_SIGNING"] != "HS256":
         problems.append("PLUCT_SIGNING must be HS256: this version signs with nothing else.")
     webhook, jwt, user_token = _secrets(values, production, user_auth, problems)
+    ledger = _database("DATABASE_URL", values["DATABASE_URL"], cwd, problems)
     settings = Settings(
-        values["PLUCT_ENV"], _database(values["DATABASE_URL"], cwd, problems), webhook, jwt, user_token, user_auth,
+        values["PLUCT_ENV"], ledger, webhook, jwt, user_token, user_auth,
         values["PLUCT_HOST"], whole("PLUCT_PORT", 65535), whole("RETURNED_GRACE_SECONDS", 315_360_000),
-        Catalog({"default": Action()} | actions),
+        Catalog({"default": Action()} | actions), _replica(values.get("DATABASE_READ_URL"), ledger, problems),
     )  # fmt: skip
     if problems:
         raise SetupError("The engine cannot start:\n" + "\n".join("- " + problem for problem in problems))
@@ -192,13 +196,30 @@ def _secrets(
     return found["WEBHOOK_SECRET"], jwt, user_token
 
 
-def _database(url: str, cwd: Path, problems: list[str]) -> Path | str:
+def _replica(url: str | None, ledger: Path | str, problems: list[str]) -> str | None:
+    if url is not None and not url.startswith(_POSTGRESQL):
+        problems.append("DATABASE_READ_URL must be postgresql://user@host/database.")
+    elif url is not None and isinstance(ledger, Path):
+        problems.append("DATABASE_READ_URL needs a DATABASE_URL that is postgresql:// too: a file has no replica.")
+    return url
+
+
+def database(url: str, cwd: Path, name: str) -> Path | str:
+    """What a database's address names; `name` says where it was given. Raises `SetupError`."""
+    problems: list[str] = []
+    found = _database(name, url, cwd, problems)
+    if problems:
+        raise SetupError(problems[0])
+    return found
+
+
+def _database(name: str, url: str, cwd: Path, problems: list[str]) -> Path | str:
     prefix = "sqlite:///"
-    if url.startswith(("postgresql:", "postgres:")):
+    if url.startswith(_POSTGRESQL):
         return url
     if not url.startswith(prefix) or not url[len(prefix) :] or "?" in url or ":memory:" in url:
         problems.append(
-            "DATABASE_URL must be sqlite:///relative/path.db, sqlite:////absolute/path.db "
+            f"{name} must be sqlite:///relative/path.db, sqlite:////absolute/path.db "
             "or postgresql://user@host/database."
         )
     return cwd / url.removeprefix(prefix)

@@ -4,9 +4,10 @@ A store takes commands, runs the rules over them batch by batch, and answers onl
 thing that knows a database; nothing above it speaks SQL.
 """
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -23,20 +24,37 @@ class Violation(msgspec.Struct, frozen=True):
     found: str
 
 
-class Store(Protocol):
-    """A durable ledger. Every method may raise `Unavailable`."""
+Row = tuple[Any, ...]
+#: Rows read or written at once when a whole ledger is.
+PAGE = 1_000
 
-    async def open(self) -> None:
-        """Bring the schema up to date and be ready. Raises `SetupError`."""
+
+class Contents(Protocol):
+    """All rows of a ledger, table by table as in `rows.TABLES`, while nobody else can change them."""
+
+    async def count(self, table: str) -> int:
+        """How many rows a table has."""
         ...
 
-    async def close(self) -> None:
-        """Finish what is in flight and let go."""
+    def pages(self, table: str) -> AsyncIterator[list[Row]]:
+        """A table's rows in the order of their keys, `PAGE` at a time."""
         ...
 
-    async def submit(self, command: Command) -> Outcome | Refusal:
-        """The command's outcome, once it is durable, or the rules' no."""
+    async def add(self, table: str, page: list[Row]) -> None:
+        """Write new rows."""
         ...
+
+    async def check(self, progress: Callable[[str, int, int], None]) -> list[Violation]:
+        """See `Store.check`; over what has been written too."""
+        ...
+
+    async def commit(self) -> None:
+        """Keep what has been written. Without it, nothing is."""
+        ...
+
+
+class Reads(Protocol):
+    """What can be read of a ledger, one user or ticket at a time."""
 
     async def wallet(self, user_id: str) -> Wallet | None:
         """One user's wallet."""
@@ -48,6 +66,27 @@ class Store(Protocol):
 
     async def ticket(self, ticket_id: str) -> Ticket | None:
         """One ticket."""
+        ...
+
+
+class Store(Reads, Protocol):
+    """A durable ledger. Every method may raise `Unavailable`."""
+
+    @property
+    def reads(self) -> Reads:
+        """The same reads for whoever decides nothing by them: they may be a moment behind."""
+        ...
+
+    async def open(self) -> tuple[int, int]:
+        """Bring the schema up to date and be ready: the version it had, and the one it has. Raises `SetupError`."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what is in flight and let go."""
+        ...
+
+    async def submit(self, command: Command) -> Outcome | Refusal:
+        """The command's outcome, once it is durable, or the rules' no."""
         ...
 
     async def due(self, now: int, grace_seconds: int, limit: int) -> list[Expire]:
@@ -74,18 +113,28 @@ class Store(Protocol):
         """Verify every invariant over one consistent view of the whole ledger; `progress(step, done, total)`."""
         ...
 
+    def held(self) -> AbstractAsyncContextManager[Contents]:
+        """The whole ledger, to be read. Nobody writes meanwhile; refused with `SetupError` while servers do."""
+        ...
+
+    def filled(self) -> AbstractAsyncContextManager[Contents]:
+        """The whole ledger, to be written. Nobody else uses it meanwhile; all that is written is kept, or nothing."""
+        ...
+
 
 def open_store(
-    place: Path | str, clock: Callable[[], int], next_id: Callable[[], str], *, serving: bool, batch_max: int = 256
-) -> Store:
+    place: Path | str, clock: Callable[[], int], next_id: Callable[[], str], *, serving: bool, batch_max: int = 256,
+    read_url: str | None = None,
+) -> Store:  # fmt: skip
     """The store in this SQLite file, or at this PostgreSQL address. A driver is loaded only when it is used.
 
-    `serving` claims a file for this process: a second server is refused. A database has as many as one likes.
+    `serving` claims a file for this process: a second server is refused. A database has as many as one likes, and may
+    have a replica at `read_url`.
     """
     if isinstance(place, str):
         from pluct.stores.postgresql import PostgresqlStore
 
-        return PostgresqlStore(place, clock, next_id, batch_max=batch_max)
+        return PostgresqlStore(place, clock, next_id, serving=serving, batch_max=batch_max, read_url=read_url)
     from pluct.stores.sqlite import SqliteStore
 
     return SqliteStore(place, clock, next_id, serving=serving, batch_max=batch_max)

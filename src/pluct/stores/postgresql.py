@@ -12,8 +12,9 @@ Only a connection lost during COMMIT leaves an outcome unknown; lost before, not
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -24,16 +25,28 @@ from pluct import ledger
 from pluct.commands import Command, Expire, Probe, ticket_ids
 from pluct.errors import OutcomeUnknown, Refusal, SetupError, Unavailable
 from pluct.model import ApiKey, Entry, Outcome, Ticket, Vended, Wallet
-from pluct.stores import Violation, postgresql_check, rows, schema
+from pluct.stores import Reads, Violation, postgresql_check, postgresql_contents, rows, schema
 from pluct.stores.batching import Batcher
+from pluct.stores.postgresql_contents import SERVER, PostgresqlContents
+from pluct.stores.replica import ReplicaReads
 
 #: Batches in flight per process: while one waits for its commit, another is decided.
 LANES = 2
 READERS = 4
 CONNECT_SECONDS_MAX = 5.0
 STATEMENT_SECONDS_MAX = 10.0
+#: For a migration or a check, which may have much to read.
+WORK_SECONDS_MAX = 86_400.0
+#: How sessions call themselves that are no server's.
+GUEST = "pluct"
 #: How often a batch that lost a race for a new row is decided again.
 ATTEMPTS_MAX = 5
+
+#: What a server's role must be allowed to do, by table.
+_NEEDED = {
+    "entries": "SELECT, INSERT",
+    **dict.fromkeys(("wallets", "tickets", "claims", "api_keys", "probe"), "SELECT, INSERT, UPDATE"),
+}
 
 _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '5s'"
 _LOCK_WALLETS = f"SELECT {rows.WALLET} FROM wallets WHERE user_id = ANY($1::text[]) ORDER BY user_id FOR UPDATE"
@@ -78,9 +91,49 @@ _ENVIRONMENT = ("08", "28", "3D", "53", "57", "58", "XX")
 #: And single states: permission, read-only (a standby), a lock not had in time.
 _ENVIRONMENT_STATES = frozenset({"42501", "25006", "55P03", "42P01"})
 _RACES = frozenset({"40001", "40P01"})
+#: A statement that was prepared is not there, or one that was not is: another session answers than was asked.
+_POOLER = frozenset({"26000", "42P05"})
 
 
-class PostgresqlStore:
+class PostgresqlReads:
+    """What can be read of one database, be it the primary or a replica."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self._readers = _Connections(partial(_connect, url, name), READERS)
+
+    async def wallet(self, user_id: str) -> Wallet | None:
+        """See `Store.wallet`."""
+        row = await self._one(f"SELECT {rows.WALLET} FROM wallets WHERE user_id = $1", user_id)
+        return None if row is None else rows.wallet(row)
+
+    async def entries(self, user_id: str, limit: int, cursor: str | None) -> list[Entry]:
+        """See `Store.entries`: a walk back from the last entry; its cost is the length of the page."""
+        if cursor is None:
+            row = await self._one("SELECT last_entry_id FROM wallets WHERE user_id = $1", user_id)
+            if row is None:
+                return []
+            cursor = row[0]
+        return [Entry(*row) for row in await self._all(_HISTORY, user_id, cursor, limit)]
+
+    async def ticket(self, ticket_id: str) -> Ticket | None:
+        """See `Store.ticket`."""
+        row = await self._one(f"SELECT {rows.TICKET} FROM tickets WHERE id = $1", ticket_id)
+        return None if row is None else rows.ticket(row)
+
+    async def close_readers(self) -> None:
+        """Let go of the database."""
+        await self._readers.close()
+
+    async def _one(self, sql: str, *values: object) -> Any:
+        found = await self._all(sql, *values)
+        return found[0] if found else None
+
+    async def _all(self, sql: str, *values: object) -> list[Any]:
+        async with self._readers.one() as connection:
+            return await connection.fetch(sql, *values)
+
+
+class PostgresqlStore(PostgresqlReads):
     """The `Store` over one database. Made and used inside a running event loop."""
 
     def __init__(
@@ -89,31 +142,42 @@ class PostgresqlStore:
         clock: Callable[[], int],
         next_id: Callable[[], str],
         *,
+        read_url: str | None = None,
+        serving: bool = False,
         lanes: int = LANES,
         batch_max: int = 256,
     ) -> None:
         self._url = url
         self._clock = clock
         self._next_id = next_id
+        self._serving = serving
         self._batch_max = batch_max
         self._lane_count = lanes
-        self._lanes = _Connections(url, lanes)
-        self._readers = _Connections(url, READERS)
+        name = SERVER if serving else GUEST
+        super().__init__(url, name)
+        self._lanes = _Connections(partial(_connect, url, name), lanes)
+        self._replica = None if read_url is None else PostgresqlReads(read_url, name)
+        self.reads: Reads = self if self._replica is None else ReplicaReads(self._replica, self)
 
-    async def open(self) -> None:
+    async def open(self) -> tuple[int, int]:
         """Migrate and connect. Raises `SetupError` with what to do about it."""
         try:
-            async with self._lanes.one() as connection:
-                await _migrate(connection)
+            async with alone(self._url) as connection:
+                migrated = await _migrate(connection)
+                if self._serving:
+                    await _insist(connection, _NEEDED)
         except Unavailable as error:
             raise SetupError(f"The database cannot be used: {error.sentence}") from None
         self._batcher = Batcher(self._transact, lanes=self._lane_count, batch_max=self._batch_max)
+        return migrated
 
     async def close(self) -> None:
         """Finish what is queued, then let go of the database."""
         await self._batcher.close()
         await self._lanes.close()
-        await self._readers.close()
+        await self.close_readers()
+        if self._replica is not None:
+            await self._replica.close_readers()
 
     # Writing
 
@@ -180,25 +244,6 @@ class PostgresqlStore:
 
     # Reading
 
-    async def wallet(self, user_id: str) -> Wallet | None:
-        """See `Store.wallet`."""
-        row = await self._one(f"SELECT {rows.WALLET} FROM wallets WHERE user_id = $1", user_id)
-        return None if row is None else rows.wallet(row)
-
-    async def entries(self, user_id: str, limit: int, cursor: str | None) -> list[Entry]:
-        """See `Store.entries`: a walk back from the last entry; its cost is the length of the page."""
-        if cursor is None:
-            row = await self._one("SELECT last_entry_id FROM wallets WHERE user_id = $1", user_id)
-            if row is None:
-                return []
-            cursor = row[0]
-        return [Entry(*row) for row in await self._all(_HISTORY, user_id, cursor, limit)]
-
-    async def ticket(self, ticket_id: str) -> Ticket | None:
-        """See `Store.ticket`."""
-        row = await self._one(f"SELECT {rows.TICKET} FROM tickets WHERE id = $1", ticket_id)
-        return None if row is None else rows.ticket(row)
-
     async def due(self, now: int, grace_seconds: int, limit: int) -> list[Expire]:
         """See `Store.due`: two index reads."""
         tickets: dict[str, list[str]] = {}
@@ -241,53 +286,63 @@ class PostgresqlStore:
 
     async def check(self, progress: Callable[[str, int, int], None]) -> list[Violation]:
         """See `Store.check`."""
-        connection = await _connect(self._url)
-        try:
+        async with alone(self._url) as connection:
             return await postgresql_check.check(connection, progress)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-            raise _translated(error) from error
-        finally:
-            await connection.close()
 
-    async def _one(self, sql: str, *values: object) -> Any:
-        found = await self._all(sql, *values)
-        return found[0] if found else None
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[PostgresqlContents]:
+        """See `Store.held`."""
+        async with alone(self._url) as connection:
+            yield await postgresql_contents.held(connection)
 
-    async def _all(self, sql: str, *values: object) -> list[Any]:
-        async with self._readers.one() as connection:
-            return await connection.fetch(sql, *values)
+    @asynccontextmanager
+    async def filled(self) -> AsyncIterator[PostgresqlContents]:
+        """See `Store.filled`."""
+        async with alone(self._url) as connection:
+            yield await postgresql_contents.filled(connection)
 
 
-async def _migrate(connection: "Connection[Any]") -> None:
+async def _migrate(connection: "Connection[Any]") -> tuple[int, int]:
     """Bring the database to the newest schema; of processes that start at once, one does it and the others wait.
 
-    A newer or a foreign schema is refused with `SetupError`, and so is a role that may not create tables.
+    Returns the version it had and the one it has. A newer or a foreign schema is refused with `SetupError`, and so is
+    a role that may not create tables.
     """
     scripts = schema.migrations("postgresql")
-    if await _applied(connection, len(scripts)) == len(scripts):
-        return
+    newest = len(scripts)
+    if await _applied(connection, newest) == newest:
+        return newest, newest
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", schema.APPLICATION_ID)
+        before = await _applied(connection, newest)
         try:
-            for number in range(await _applied(connection, len(scripts)) + 1, len(scripts) + 1):
+            for number in range(before + 1, newest + 1):
                 await connection.execute(scripts[number - 1])
                 await connection.execute("INSERT INTO pluct_schema (version, applied_at) VALUES ($1, now())", number)
-        except asyncpg.InsufficientPrivilegeError as error:
+        except (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidSchemaNameError) as error:
             raise SetupError(
                 f"The database's schema must be brought up to date, and this role may not do that ({error}): "
                 "run pluct migrate once with a DATABASE_URL whose role may create tables."
             ) from None
+    return before, newest
 
 
 async def _applied(connection: "Connection[Any]", newest: int) -> int:
     """How many migrations the database has had."""
     # Read from the catalog itself: to_regclass() may not see what was committed while this session waited for a lock.
-    found = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")
+    query = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"
+    found = await connection.fetch(query, timeout=STATEMENT_SECONDS_MAX)
     tables = {row[0] for row in found}
     if "pluct_schema" not in tables:
         if tables & {"wallets", "entries", "tickets", "claims", "api_keys", "probe"}:
             raise SetupError("This database has another program's tables; name an empty one in DATABASE_URL.")
         return 0
+    await _insist(connection, {"pluct_schema": "SELECT"})
+    try:
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE pluct_schema IN ACCESS SHARE MODE NOWAIT")
+    except asyncpg.LockNotAvailableError:
+        raise SetupError("This ledger is being copied (pluct copy); wait until that is done.") from None
     version: int = await connection.fetchval("SELECT coalesce(max(version), 0) FROM pluct_schema")
     if version > newest:
         raise SetupError(
@@ -297,6 +352,21 @@ async def _applied(connection: "Connection[Any]", newest: int) -> int:
     return version
 
 
+async def _insist(connection: "Connection[Any]", needed: dict[str, str]) -> None:
+    """Refuse a role that may not do what is needed: these privileges, by table."""
+    wanted = [(table, privilege) for table, privileges in needed.items() for privilege in privileges.split(", ")]
+    lacking = await connection.fetch(
+        "SELECT privilege || ' on ' || name FROM unnest($1::text[], $2::text[]) AS wanted (name, privilege)"
+        " WHERE NOT has_table_privilege(name, privilege)",
+        *map(list, zip(*wanted, strict=True)),
+    )
+    if lacking:
+        raise SetupError(
+            f"This role may not use the ledger's tables: it lacks {', '.join(row[0] for row in lacking)}. "
+            'Grant it what docs/operations.md lists under "Roles", as the role that owns the tables.'
+        )
+
+
 class _LostRace(Exception):
     """Another process inserted a row first; it can be seen now."""
 
@@ -304,8 +374,8 @@ class _LostRace(Exception):
 class _Connections:
     """At most so many connections at once, made when they are needed and kept. asyncpg's own pool costs more."""
 
-    def __init__(self, url: str, most: int) -> None:
-        self._url = url
+    def __init__(self, connect: Callable[[], Awaitable["Connection[Any]"]], most: int) -> None:
+        self._connect = connect
         self._free: list[Connection[Any]] = []
         self._turn = asyncio.Semaphore(most)
 
@@ -334,7 +404,7 @@ class _Connections:
             connection = self._free.pop()
             if not connection.is_closed():
                 return connection
-        return await _connect(self._url)
+        return await self._connect()
 
     async def close(self) -> None:
         """Take leave of the server."""
@@ -342,11 +412,24 @@ class _Connections:
             await self._free.pop().close()
 
 
-async def _connect(url: str) -> "Connection[Any]":
+@asynccontextmanager
+async def alone(url: str) -> AsyncIterator["Connection[Any]"]:
+    """A connection for one long piece of work, such as a check. Whatever breaks it off undoes what is not committed."""
+    connection = await _connect(url, GUEST, WORK_SECONDS_MAX)
+    try:
+        yield connection
+        await connection.close()
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        raise _translated(error) from error
+    finally:
+        connection.terminate()
+
+
+async def _connect(url: str, name: str, seconds_max: float | None = None) -> "Connection[Any]":
     try:
         return await asyncpg.connect(
-            url, timeout=CONNECT_SECONDS_MAX, command_timeout=STATEMENT_SECONDS_MAX,
-            server_settings={"application_name": "pluct"},
+            url, timeout=CONNECT_SECONDS_MAX, command_timeout=seconds_max or STATEMENT_SECONDS_MAX,
+            server_settings={"application_name": name},
         )  # fmt: skip
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         raise _translated(error) from error
@@ -376,6 +459,11 @@ async def _record(
 def _translated(error: Exception) -> Exception:
     """The environment's errors as `Unavailable`; an error of ours stays what it is."""
     state = getattr(error, "sqlstate", None)
+    if state in _POOLER:
+        return Unavailable(
+            "A connection pooler stands before the database and loses prepared statements: let it pool sessions, "
+            "or use pgbouncer 1.21 or newer with max_prepared_statements (docs/operations.md)."
+        )
     if state is None or state[:2] in _ENVIRONMENT or state in _ENVIRONMENT_STATES:
-        return Unavailable(f"The database cannot be used now ({error}); try again shortly.")
+        return Unavailable(f"The database cannot be used now ({str(error) or 'no answer in time'}); try again shortly.")
     return error

@@ -20,9 +20,17 @@ TICKET = (
 CLAIM = "key, user_id, fingerprint, at, outcome"
 API_KEY = "id, role, name, secret_hash, created_at, revoked_at"
 
+#: The ledger's tables with their columns. The first column is the key.
+TABLES = {"wallets": WALLET, "entries": ENTRY, "tickets": TICKET, "claims": CLAIM, "api_keys": API_KEY}
+
 _encode = msgspec.json.Encoder().encode
 _lots = msgspec.json.Decoder(tuple[Lot, ...]).decode
 _outcome: Callable[[str], Any] = msgspec.json.Decoder(Claim.__annotations__["outcome"]).decode
+
+
+def key(table: str) -> str:
+    """The column that tells a table's rows apart."""
+    return TABLES[table].partition(",")[0]
 
 
 def wallet(row: Any) -> Wallet:

@@ -15,7 +15,8 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Any
@@ -24,8 +25,9 @@ from pluct import ledger
 from pluct.commands import Command, Expire, ticket_ids
 from pluct.errors import OutcomeUnknown, Refusal, SetupError, Unavailable
 from pluct.model import ApiKey, Entry, Outcome, Ticket, Vended, Wallet
-from pluct.stores import Violation, rows, schema, sqlite_check
+from pluct.stores import Reads, Violation, rows, schema, sqlite_check
 from pluct.stores.batching import Batcher
+from pluct.stores.sqlite_contents import SqliteContents
 
 log = logging.getLogger("pluct.stores")
 
@@ -96,7 +98,7 @@ class SqliteStore:
 
     # Opening and closing
 
-    async def open(self) -> None:
+    async def open(self) -> tuple[int, int]:
         """Lock, migrate, connect. Raises `SetupError` with what to do about it."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +106,7 @@ class SqliteStore:
                 self._lock = _lock_file(self.path)
             if self.path.exists() and self.path.stat().st_nlink > 1:
                 raise SetupError(f"{self.path} has several names (hard links), which breaks SQLite; keep one of them.")
-            schema.migrate_sqlite(self.path)
+            migrated = schema.migrate_sqlite(self.path)
             self._connect()
         except (OSError, sqlite3.DatabaseError) as error:
             self._let_go()
@@ -114,6 +116,7 @@ class SqliteStore:
             self._let_go()
             raise
         self._batcher = Batcher(self._transact, batch_max=self._batch_max)
+        return migrated
 
     async def close(self) -> None:
         """Finish what is queued, then let go of the file."""
@@ -252,6 +255,11 @@ class SqliteStore:
 
     # Reading
 
+    @property
+    def reads(self) -> Reads:
+        """See `Store.reads`: a file has no replica."""
+        return self
+
     async def wallet(self, user_id: str) -> Wallet | None:
         """See `Store.wallet`."""
         row = self._one(_WALLET, user_id)
@@ -315,6 +323,21 @@ class SqliteStore:
             return await asyncio.to_thread(sqlite_check.check, self.path, progress)
         except sqlite3.Error as error:
             raise _translated(error) from error
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[SqliteContents]:
+        """See `Store.held`: a store that is open as a server keeps other servers out, and this transaction, guests."""
+        assert self._serving
+        connection = connect(self.path, BUSY_SECONDS_MAX)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            yield SqliteContents(connection)
+        except sqlite3.Error as error:
+            raise _translated(error) from error
+        finally:
+            connection.close()
+
+    filled = held
 
     def _one(self, sql: str, *values: object) -> Any:
         found = self._all(sql, *values)
@@ -470,8 +493,8 @@ def _lock_file(path: Path) -> IO[str]:
         owner = lock.read(20).strip() or "unknown"
         lock.close()
         raise SetupError(
-            f"Another server (process {owner}) already serves {path}. One SQLite file has one server: stop that one, "
-            "or give this one another DATABASE_URL."
+            f"Another server or copy (process {owner}) already serves {path}. One SQLite file has one server: "
+            "stop that one, or give this one another DATABASE_URL."
         ) from None
     lock.truncate(0)
     lock.write(str(os.getpid()))

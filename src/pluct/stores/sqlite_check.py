@@ -117,22 +117,27 @@ def check(path: Path, progress: Callable[[str, int, int], None]) -> list[Violati
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         connection.execute("PRAGMA query_only = 1")
-        connection.create_function("reference_key", 1, _reference_key, deterministic=True)
         connection.execute("BEGIN")
-        violations: list[Violation] = []
-        for done, (invariant, query) in enumerate(CHECKS.items()):
-            progress(invariant, done, len(CHECKS))
-            try:
-                rows = connection.execute(f"{query} LIMIT {FINDINGS_MAX}").fetchall()
-            except sqlite3.OperationalError as error:
-                if not violations or "malformed JSON" not in str(error):
-                    raise
-                rows = []  # it is found broken already; what cannot be read cannot be verified
-            violations += [Violation(invariant, str(subject), str(found)) for subject, found in rows]
-        progress("done", len(CHECKS), len(CHECKS))
-        return violations
+        return check_within(connection, progress)
     finally:
         connection.close()
+
+
+def check_within(connection: sqlite3.Connection, progress: Callable[[str, int, int], None]) -> list[Violation]:
+    """The same, over what the transaction sees that the caller is in."""
+    connection.create_function("reference_key", 1, _reference_key, deterministic=True)
+    violations: list[Violation] = []
+    for done, (invariant, query) in enumerate(CHECKS.items()):
+        progress(invariant, done, len(CHECKS))
+        try:
+            rows = connection.execute(f"{query} LIMIT {FINDINGS_MAX}").fetchall()
+        except sqlite3.OperationalError as error:
+            if "malformed JSON" not in str(error):
+                raise
+            rows = [] if violations else [("the ledger", f"it cannot be read: {error}")]
+        violations += [Violation(invariant, str(subject), str(found)) for subject, found in rows]
+    progress("done", len(CHECKS), len(CHECKS))
+    return violations
 
 
 def _reference_key(reference: str) -> bytes:

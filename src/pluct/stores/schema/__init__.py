@@ -13,23 +13,29 @@ APPLICATION_ID = 0x504C4354
 _LOCK_SECONDS_MAX = 30.0
 
 
-def migrate_sqlite(path: Path) -> None:
-    """Bring the file to the newest schema, or make it. A newer or a foreign file is refused with `SetupError`."""
+def migrate_sqlite(path: Path) -> tuple[int, int]:
+    """Bring the file to the newest schema, or make it. A newer or a foreign file is refused with `SetupError`.
+
+    Returns the version it had and the one it has.
+    """
     scripts = migrations("sqlite")
+    newest = len(scripts)
     connection = sqlite3.connect(path, timeout=_LOCK_SECONDS_MAX, isolation_level=None)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        if _version(connection, path, len(scripts)) == len(scripts):
-            return
+        if _version(connection, path, newest) == newest:
+            return newest, newest
         fcntl.flock(folder, fcntl.LOCK_EX)  # SQLite's own lock does not cover the change to a write-ahead log
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("BEGIN IMMEDIATE")
-        for number in range(_version(connection, path, len(scripts)) + 1, len(scripts) + 1):
+        before = _version(connection, path, newest)
+        for number in range(before + 1, newest + 1):
             for statement in _statements(scripts[number - 1]):
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {number}")
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute("COMMIT")
+        return before, newest
     finally:
         connection.close()
         os.close(folder)
