@@ -99,7 +99,7 @@ async def test_a_store_that_could_not_open_lets_go_of_the_file(tmp_path: Path) -
 
 
 async def test_a_guest_writes_beside_a_server(tmp_path: Path) -> None:
-    """While a server's batches run without pause, a guest's commands all succeed, and the server's go on beside them."""
+    """While a server's batches run without pause, a guest's commands all succeed, and the server's go on."""
     path = tmp_path / "pluct.db"
     async with opened(path, Clock()) as store, opened(path, Clock(), serving=False) as guest:
         stop = asyncio.Event()

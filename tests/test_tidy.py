@@ -64,6 +64,7 @@ ROOMS = {
     "pluct.kv_import": Room(
         {*CORE, "pluct.commands.once", "pluct.commands.text", "pluct.engine"}, STANDARD | {"msgspec"}
     ),
+    "pluct.workers": Room(CORE, STANDARD),
     "pluct.app": Room({"pluct"}, STANDARD | {"msgspec", "starlette", "uvicorn", "uvloop"}),
     "pluct.cli": Room({"pluct"}, STANDARD | {"click", "msgspec", "rich"}),
     "pluct.__main__": Room({"pluct.cli"}, set()),
@@ -73,6 +74,7 @@ ROOMS = {
 CLOCKS = {
     "pluct.stores.sqlite": {"time.monotonic"},  # how long to wait for a guest
     "pluct.app": {"time.time_ns"},  # the one wall clock: `now_ms`
+    "pluct.workers": {"time.monotonic"},  # how often workers died of late
     "pluct.tickets": {"time.time"},  # the default clock of new ids
     "pluct.web.endpoint": {"time.time_ns", "time.perf_counter"},  # the log line: when, and how long it took
 }
