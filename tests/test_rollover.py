@@ -9,7 +9,6 @@ import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ import httpx
 import pytest
 
 from conftest import Pluct, until
-from postgres import fresh_database
+from postgres import free_ports, fresh_database
 
 Make = Callable[..., Pluct]
 CLIENTS = 24
@@ -55,16 +54,6 @@ def configuration(name: str, folder: Path, port: int, a: int, b: int) -> str:
         assert part.count(old) == 1
         part = part.replace(old, new)
     return frame.format(folder=folder, port=port, part=part)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 @contextmanager

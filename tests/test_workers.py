@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from conftest import Pluct, new_id, until
 from pluct.observe import Counts, SharedCounts, write_lines
 from pluct.stores.schema import APPLICATION_ID
-from postgres import fresh_database
+from postgres import alive, children, fresh_database
 
 WORKERS = 3
 
@@ -32,19 +32,6 @@ def crew(make_pluct: Callable[..., Pluct], postgresql_url: str) -> Pluct:
     pluct = make_pluct(DATABASE_URL=fresh_database(postgresql_url))
     pluct.start("--workers", str(WORKERS))
     return pluct
-
-
-def children(pid: int) -> set[int]:
-    """The processes a process has started, and that have not ended."""
-    found = set()
-    for status in Path("/proc").glob("[0-9]*/status"):
-        try:
-            fields = dict(re.findall(r"^(\w+):\t(.*)$", status.read_text(), flags=re.M))
-        except OSError:
-            continue  # it has just gone
-        if int(fields["PPid"]) == pid and not fields["State"].startswith("Z"):
-            found.add(int(fields["Pid"]))
-    return found
 
 
 def workers(pluct: Pluct) -> set[int]:
@@ -159,7 +146,7 @@ def test_workers_do_not_outlive_their_parent(crew: Pluct) -> None:
     """Killed, it leaves no one behind who would go on serving with nobody to stop them."""
     left = workers(crew)
     assert crew.stop(signal.SIGKILL) == -signal.SIGKILL
-    until(lambda: not [pid for pid in left if Path(f"/proc/{pid}/stat").exists()], 15)
+    until(lambda: not any(map(alive, left)), 15)
     assert refuses(crew)
 
 

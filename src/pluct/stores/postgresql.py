@@ -25,17 +25,17 @@ from pluct.commands import Command, Expire, Probe, ticket_ids
 from pluct.errors import OutcomeUnknown, Refusal, SetupError, Unavailable
 from pluct.model import ApiKey, Entry, Outcome, Ticket, Vended, Wallet
 from pluct.stores import Violation, postgresql_check, rows, schema
-from pluct.stores.batching import Batcher
+from pluct.stores.batching import WAIT_SECONDS_MAX, Batcher
 
 #: Batches in flight per process: while one waits for its commit, another is decided.
 LANES = 2
 READERS = 4
-CONNECT_SECONDS_MAX = 5.0
-STATEMENT_SECONDS_MAX = 10.0
+CONNECT_SECONDS_MAX = 3.0
+STATEMENT_SECONDS_MAX = 5.0  # more than a lock is waited for: see _BEGIN
 #: How often a batch that lost a race for a new row is decided again.
 ATTEMPTS_MAX = 5
 
-_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '5s'"
+_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '3s'"
 _LOCK_WALLETS = f"SELECT {rows.WALLET} FROM wallets WHERE user_id = ANY($1::text[]) ORDER BY user_id FOR UPDATE"
 _CLAIMS = f"SELECT {rows.CLAIM} FROM claims WHERE key = ANY($1::bytea[])"
 _TICKETS = f"SELECT {rows.TICKET} FROM tickets WHERE id = ANY($1::text[])"
@@ -78,6 +78,9 @@ _ENVIRONMENT = ("08", "28", "3D", "53", "57", "58", "XX")
 #: And single states: permission, read-only (a standby), a lock not had in time.
 _ENVIRONMENT_STATES = frozenset({"42501", "25006", "55P03", "42P01"})
 _RACES = frozenset({"40001", "40P01"})
+#: What the driver raises. Internal errors are among them: a connection that was told to end, but has not ended yet,
+#: gives one, and so does a list of hosts of which none is a primary.
+_DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 
 
 class PostgresqlStore:
@@ -112,8 +115,8 @@ class PostgresqlStore:
     async def close(self) -> None:
         """Finish what is queued, then let go of the database."""
         await self._batcher.close()
-        await self._lanes.close()
-        await self._readers.close()
+        self._lanes.close()
+        self._readers.close()
 
     # Writing
 
@@ -244,7 +247,7 @@ class PostgresqlStore:
         connection = await _connect(self._url)
         try:
             return await postgresql_check.check(connection, progress)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        except _DRIVER_ERRORS as error:
             raise _translated(error) from error
         finally:
             await connection.close()
@@ -312,7 +315,12 @@ class _Connections:
     @asynccontextmanager
     async def one(self) -> AsyncIterator["Connection[Any]"]:
         """A connection of one's own; after an error it is cut, which undoes what it had not committed."""
-        async with self._turn:
+        try:
+            async with asyncio.timeout(WAIT_SECONDS_MAX):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise Unavailable("The database is busy; this request waited too long. Try again shortly.") from None
+        try:
             connection = await self._connected()
             sound = False
             try:
@@ -321,13 +329,15 @@ class _Connections:
             except _LostRace:
                 sound = True
                 raise
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            except _DRIVER_ERRORS as error:
                 raise _translated(error) from error
             finally:
                 if sound and not connection.is_closed():
                     self._free.append(connection)
                 else:
                     connection.terminate()
+        finally:
+            self._turn.release()
 
     async def _connected(self) -> "Connection[Any]":
         while self._free:
@@ -336,10 +346,10 @@ class _Connections:
                 return connection
         return await _connect(self._url)
 
-    async def close(self) -> None:
-        """Take leave of the server."""
+    def close(self) -> None:
+        """Hang up: nothing is going on, and the server may not be there to take leave of."""
         while self._free:
-            await self._free.pop().close()
+            self._free.pop().terminate()
 
 
 async def _connect(url: str) -> "Connection[Any]":
@@ -348,7 +358,7 @@ async def _connect(url: str) -> "Connection[Any]":
             url, timeout=CONNECT_SECONDS_MAX, command_timeout=STATEMENT_SECONDS_MAX,
             server_settings={"application_name": "pluct"},
         )  # fmt: skip
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except _DRIVER_ERRORS as error:
         raise _translated(error) from error
 
 
