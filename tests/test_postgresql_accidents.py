@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 import pytest
@@ -41,11 +41,12 @@ def network(own_server: Postgres) -> Iterator[Network]:
 
 
 class Shop:
-    """Two servers over an empty database, with a network between."""
+    """Two servers over an empty database, with a network between, or with several where it may be found."""
 
-    def __init__(self, make_pluct: Make, server: Postgres, network: Network) -> None:
+    def __init__(self, make_pluct: Make, server: Postgres, *networks: Network) -> None:
         self.place = fresh_database(server.url)  #: without the network, for who looks into the ledger
-        address = f"postgresql://postgres@127.0.0.1:{network.port}{urlsplit(self.place).path}"
+        hosts = ",".join(f"127.0.0.1:{network.port}" for network in networks)
+        address = f"postgresql://postgres@{hosts}{urlsplit(self.place).path}?target_session_attrs=read-write"
         self.servers = [make_pluct(f"engine-{number}", TOML, DATABASE_URL=address) for number in (1, 2)]
         with ThreadPoolExecutor() as pool:
             list(pool.map(Pluct.start, self.servers))
@@ -156,3 +157,75 @@ def test_a_server_stops_well_while_the_database_is_silent(shop: Shop, network: N
     network.stop()
     assert [server.stop() for server in shop.servers] == [0, 0]
     assert "Traceback" not in shop.servers[0].log + shop.servers[1].log
+
+
+# A standby takes over
+
+
+class Pair:
+    """A primary with its standby, and a shop that trades on the primary, over a network that can lead to either."""
+
+    def __init__(self, make_pluct: Make, primary: Postgres, *networks: Network) -> None:
+        self.primary, self.standby, self.network = primary, primary.standby(), networks[0]
+        self.shop = Shop(make_pluct, primary, *networks)
+        self.place_after = urlunsplit(urlsplit(self.standby.url)._replace(path=urlsplit(self.shop.place).path))
+
+    def fail_over(self) -> None:
+        """Make the standby the primary, for everyone."""
+        self.standby.promote()
+        self.network.lead_to(self.standby.port)
+        self.shop.until_ready()
+
+
+@pytest.fixture
+def pair(make_pluct: Make) -> Iterator[Pair]:
+    with postgres() as primary, Network(primary.port) as network:
+        yield Pair(make_pluct, primary, network)
+
+
+@pytest.mark.parametrize("primary", ["killed", "cut off"])
+def test_a_standby_takes_over(pair: Pair, primary: str) -> None:
+    """All that was acknowledged is on the standby, whether the old primary is dead or goes on and nobody sees it."""
+    with pair.shop.trade() as trade:
+        trade.until_more()
+        if primary == "killed":
+            pair.primary.kill()
+        else:
+            pair.network.stop()
+        trade.until_refused()
+        pair.network.go_on()
+        pair.fail_over()
+        trade.until_more()
+    hold(trade, pair.place_after, pair.shop.servers[0])
+
+
+def test_a_list_of_hosts_leads_to_whoever_is_the_primary(make_pluct: Make) -> None:
+    """With `target_session_attrs=read-write`, nobody has to tell the servers which host that is."""
+    with postgres() as primary, Network(primary.port) as one, Network(primary.port) as other:
+        pair = Pair(make_pluct, primary, one, other)
+        other.lead_to(pair.standby.port)
+        with pair.shop.trade() as trade:
+            trade.until_more()
+            primary.kill()
+            trade.until_refused()
+            pair.standby.promote()
+            pair.shop.until_ready()
+            trade.until_more()
+        hold(trade, pair.place_after, pair.shop.servers[0])
+
+
+def test_nothing_is_acknowledged_that_the_standby_does_not_have(pair: Pair) -> None:
+    """Nor when it is asked for again: an answer remembered by the primary alone would be lost with it."""
+    first, second = pair.shop.servers
+    user = first.funded(5)
+    pair.standby.kill()
+    vend = {"userId": user, "clientRequestId": "k"}
+    assert "may or may not" in refused(first.post("/v1/vend-token", vend), 503, "unavailable")["detail"]
+    for server in (second, first):
+        refused(server.post("/v1/vend-token", vend), 503, "unavailable")
+    pair.primary.kill()
+    pair.standby.start()
+    pair.fail_over()
+    answer = second.post("/v1/vend-token", vend)
+    assert (answer.status_code, "idempotency-replayed" in answer.headers) == (200, False)
+    assert first.available(user) == 4
