@@ -117,9 +117,18 @@ class Pluct:
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal, wait for the end, and return the exit status."""
+        self.signal(number)
+        return self.ended()
+
+    def signal(self, number: int) -> None:
+        """Send the server's process a signal."""
         assert self.process is not None
         self.process.send_signal(number)
-        status = self.process.wait(30)
+
+    def ended(self) -> int:
+        """Wait for the server's end, and return its exit status."""
+        assert self.process is not None
+        status = self.process.wait(40)
         assert self.process.stdout is not None
         self.process.stdout.close()
         self.process = None

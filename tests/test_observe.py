@@ -112,7 +112,7 @@ def test_standard_log_records_are_lines_of_json_too(tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as file:
         writer = LogWriter(file.fileno())
         logger = logging.Logger("a name")
-        logger.addHandler(LogHandler(writer))
+        logger.addHandler(LogHandler(writer.write))
         try:
             raise ValueError("two\nlines")
         except ValueError:

@@ -65,6 +65,7 @@ ROOMS = {
         {*CORE, "pluct.commands.once", "pluct.commands.text", "pluct.engine"}, STANDARD | {"msgspec"}
     ),
     "pluct.ledger_copy": Room({*CORE, "pluct.stores"}, STANDARD | {"msgspec"}),
+    "pluct.workers": Room(CORE, STANDARD),
     "pluct.app": Room({"pluct"}, STANDARD | {"msgspec", "starlette", "uvicorn", "uvloop"}),
     "pluct.cli": Room({"pluct"}, STANDARD | {"click", "msgspec", "rich"}),
     "pluct.__main__": Room({"pluct.cli"}, set()),
@@ -74,6 +75,7 @@ ROOMS = {
 CLOCKS = {
     "pluct.stores.sqlite": {"time.monotonic"},  # how long to wait for a guest
     "pluct.app": {"time.time_ns"},  # the one wall clock: `now_ms`
+    "pluct.workers": {"time.monotonic"},  # how often workers died of late
     "pluct.tickets": {"time.time"},  # the default clock of new ids
     "pluct.web.endpoint": {"time.time_ns", "time.perf_counter"},  # the log line: when, and how long it took
 }

@@ -4,14 +4,19 @@ import asyncio
 import errno
 import gc
 import logging
+import os
+import select
 import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
+from typing import cast
 
+import msgspec
 import uvicorn
 import uvloop
 from starlette.types import ASGIApp
@@ -19,20 +24,23 @@ from starlette.types import ASGIApp
 from pluct import ledger_copy
 from pluct.engine import SWEEP_MAX, Engine
 from pluct.errors import PluctError, SetupError
-from pluct.observe import LogHandler, LogWriter, Observer
+from pluct.observe import LogHandler, LogWriter, Observer, SharedCounts, write_lines
 from pluct.settings import Settings
 from pluct.stores import Store, open_store
 from pluct.tickets import HS256Signer, UserTokens, uuid7_source
 from pluct.web.access import Access
 from pluct.web.protocol import OneWriteProtocol
 from pluct.web.routes import application
+from pluct.workers import Workers
 
 log = logging.getLogger("pluct")
 
 SWEEP_SECONDS = 1.0
 SWEEPS_MAX = 20  # in a row, when much is due at once
+SHARE_SECONDS = 1.0
 KEEP_ALIVE_SECONDS = 75  # longer than a proxy keeps its own side open
-DRAIN_SECONDS_MAX = 30
+FINISH_SECONDS_MAX = 30  # for what is in flight when the server stops
+BACKLOG = 2048
 
 
 def now_ms() -> int:
@@ -86,15 +94,16 @@ def build(settings: Settings, engine: Engine) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(app: object) -> AsyncIterator[None]:
-        sweeper = asyncio.create_task(_sweep(engine))
+        tasks = [asyncio.create_task(_sweep(engine)), asyncio.create_task(_share(engine.observer))]
         gc.freeze()
         gc.set_threshold(50_000, 20, 20)
         try:
             yield
         finally:
-            sweeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await sweeper
+            for task in tasks:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
 
     return application(engine, Access(settings.user_auth, settings.webhook_secrets), lifespan)
 
@@ -113,46 +122,130 @@ async def _sweep(engine: Engine) -> None:
         await asyncio.sleep(SWEEP_SECONDS)
 
 
+async def _share(observer: Observer) -> None:
+    """Let other workers know what this one has counted, every second."""
+    while True:
+        observer.share()
+        await asyncio.sleep(SHARE_SECONDS)
+
+
 class _Server(uvicorn.Server):
+    """uvicorn's server; when it stops, whoever sends requests here is told first, and none is lost."""
+
+    def __init__(self, config: uvicorn.Config, engine: Engine, place: "_Place") -> None:
+        super().__init__(config)
+        self._engine, self._place = engine, place
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self.started and sockets:
-            host, port = sockets[0].getsockname()[:2]
-            print(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+        if self.started:
+            self._place.answers()
+
+    async def on_tick(self, counter: int) -> bool:
+        return await super().on_tick(counter) or self._place.parent not in (None, os.getppid())
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Say that this process leaves; go on while that gets around; take nobody new; finish what has begun."""
+        seconds = self._place.drain_seconds
+        self._engine.leaving = True
+        self.config.timeout_keep_alive = 0
+        for connection in list(self.server_state.connections):
+            cast(OneWriteProtocol, connection).leave(seconds)
+        for _ in range(round(seconds * 10)):
+            if not self.force_exit:
+                await asyncio.sleep(0.1)
+        waiting = select.poll()
+        for listener in sockets or []:
+            waiting.register(listener, select.POLLIN)
+        for _ in range(BACKLOG):  # whoever has connected already would be cut off by closing
+            if not waiting.poll(0):
+                break
+            await asyncio.sleep(0)
+        await super().shutdown(sockets)
 
 
-def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; then finish what is in flight. Raises `SetupError` if it cannot start."""
+class _Place(msgspec.Struct):
+    """One process's place among those that serve: alone, or as one of several workers."""
+
+    listener: socket.socket
+    drain_seconds: float
+    answers: Callable[[], None]  #: called once it does
+    turn: int | None = None  #: to write to the log; see `write_lines`
+    counts: SharedCounts | None = None
+    parent: int | None = None  #: the process without which this one stops
+
+
+def serve(settings: Settings, *, workers: int = 1, drain_seconds: float = 0) -> None:
+    """Serve until SIGTERM or SIGINT; then finish what is in flight. Raises `SetupError` if it cannot start.
+
+    When it is to stop, the server goes on for `drain_seconds` with `/health/ready` answering 503, so that a load
+    balancer turns away before connections are refused.
+    """
     listener = _listen(settings.host, settings.port)
-    writer = LogWriter(sys.stderr.fileno())
-    logging.basicConfig(level=logging.WARNING, handlers=[LogHandler(writer)])
-    engine = build_engine(settings, Observer(writer), serving=True)
+
+    host, port = listener.getsockname()[:2]
+
+    def announce() -> None:
+        print(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+
+    try:
+        if workers == 1:
+            _serve(settings, _Place(listener, drain_seconds, announce))
+        else:
+            _supervise(settings, listener, workers, drain_seconds, announce)
+    finally:
+        listener.close()
+
+
+def _supervise(
+    settings: Settings, listener: socket.socket, count: int, drain_seconds: float, announce: Callable[[], None]
+) -> None:
+    """Have several workers serve; this process only looks after them."""
+    parent = os.getpid()
+    with TemporaryDirectory(prefix="pluct-") as folder, TemporaryFile() as turn:
+        _log_to(lambda line: write_lines(sys.stderr.fileno(), line, turn.fileno()))
+
+        def work(number: int, answers: Callable[[], None]) -> None:
+            counts = SharedCounts(Path(folder), number, count)
+            _serve(settings, _Place(listener, drain_seconds, answers, turn.fileno(), counts, parent))
+
+        Workers(count, work, listener.close, drain_seconds + FINISH_SECONDS_MAX + 5).run(announce)
+
+
+def _serve(settings: Settings, place: _Place) -> None:
+    writer = LogWriter(sys.stderr.fileno(), place.turn)
+    _log_to(writer.write)
+    engine = build_engine(settings, Observer(writer, place.counts), serving=True)
+    config = uvicorn.Config(
+        build(settings, engine), loop="uvloop", http=OneWriteProtocol, ws="none", interface="asgi3",
+        log_config=None, access_log=False, server_header=False, proxy_headers=False,
+        timeout_graceful_shutdown=FINISH_SECONDS_MAX, timeout_keep_alive=KEEP_ALIVE_SECONDS,
+    )  # fmt: skip
+    server = _Server(config, engine, place)
 
     async def run() -> None:
         await engine.store.open()
         try:
-            config = uvicorn.Config(
-                build(settings, engine), loop="uvloop", http=OneWriteProtocol, ws="none", interface="asgi3",
-                log_config=None, access_log=False, server_header=False, proxy_headers=False,
-                timeout_graceful_shutdown=DRAIN_SECONDS_MAX, timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            )  # fmt: skip
-            await _Server(config).serve([listener])
+            await server.serve([place.listener])
         finally:
             await engine.store.close()
 
-    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises the signal again once it is done: then it is spent
-        signal.signal(number, lambda *_: None)
+    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn does that too, but only once the store is open
+        signal.signal(number, server.handle_exit)
     try:
         uvloop.run(run())
     finally:
-        listener.close()
         writer.close()
+
+
+def _log_to(write: Callable[[bytes], object]) -> None:
+    logging.basicConfig(level=logging.WARNING, handlers=[LogHandler(write)], force=True)
 
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2048)
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:  # also what the name service says
         hint = "choose another with --port (0 picks a free one)" if error.errno == errno.EADDRINUSE else "see --host"
         raise SetupError(f"Cannot listen on {host} port {port}: {error.strerror or error}; {hint}.") from None

@@ -109,18 +109,32 @@ as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSO
 @cli.command(
     short_help="Serve the HTTP interface.",
     epilog=_example(
-        "pluct serve", "pluct serve --port 0", "PLUCT_ENV=production PLUCT_USER_AUTH=token … pluct serve --host 0.0.0.0"
+        "pluct serve",
+        "pluct serve --port 0",
+        "PLUCT_ENV=production PLUCT_USER_AUTH=token … pluct serve --host 0.0.0.0",
+        "DATABASE_URL=postgresql://… pluct serve --workers 4 --drain 10",
     ),
 )
 @click.option("--host", help="Address to listen on.  [default: PLUCT_HOST or 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port; 0 picks one.  [default: PLUCT_PORT or 8787]")
-@click.option("--workers", type=click.IntRange(1), default=1, help="Processes; SQLite has one.  [default: 1]")
-def serve(host: str | None, port: int | None, workers: int) -> None:
-    """Serve the HTTP interface until SIGTERM or Ctrl-C; then finish what is in flight."""
+@click.option("--workers", type=click.IntRange(1, 256), default=1, help="Processes; SQLite has one.  [default: 1]")
+@click.option(
+    "--drain", type=click.FloatRange(0, 300), default=0.0, metavar="SECONDS",
+    help="When told to stop, go on so long with /health/ready answering 503.  [default: 0]",
+)  # fmt: skip
+def serve(host: str | None, port: int | None, workers: int, drain: float) -> None:
+    """Serve the HTTP interface until SIGTERM or Ctrl-C; then finish what is in flight.
+
+    Several workers share one port and one PostgreSQL database. Behind a load balancer, --drain gives it time to notice
+    that this server is about to stop (docs/operations.md, "Rolling restarts").
+    """
     found = _settings()
-    if workers > 1:
+    if workers > 1 and isinstance(found.database, Path):
         raise SetupError("--workers: one SQLite file is served by one process. Leave --workers out.")
-    app.serve(replace(found, host=host or found.host, port=found.port if port is None else port))
+    app.serve(
+        replace(found, host=host or found.host, port=found.port if port is None else port),
+        workers=workers, drain_seconds=drain,
+    )  # fmt: skip
 
 
 # API keys

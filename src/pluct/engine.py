@@ -69,6 +69,9 @@ class Engine:
     ) -> None:  # fmt: skip
         self.store, self.signer, self.catalog, self.observer = store, signer, catalog, observer
         self._user_tokens, self._clock, self._next_id, self._grace_seconds = user_tokens, clock, next_id, grace_seconds
+        self.leaving = (
+            False  #: set once the process is about to stop: it still serves, and says that it will not for long
+        )
 
     async def vend(
         self, user_id: str, action: str = "default", cost: int | None = None, key: str | None = None
@@ -161,7 +164,9 @@ class Engine:
         return len(due)
 
     async def probe(self) -> None:
-        """Have the store commit something."""
+        """Have the store commit something, unless there is no use in counting on this process any more."""
+        if self.leaving:
+            raise Unavailable("The engine is shutting down; ask another process, or try again shortly.")
         await self._raw(Probe())
 
     async def create_key(self, role: Role, name: str) -> tuple[ApiKey, str]:

@@ -4,14 +4,20 @@ Counting is a dictionary and an addition, cheap enough for every vend; the Prome
 is asked. Log lines are JSON, gathered for a moment and written by a thread: a terminal or pipe that does not take them
 can slow down nobody, and what would not fit is dropped and counted. Nothing secret is ever handed to this module: a
 log line has the fields of `Event`, and no others.
+
+Workers of one server take turns at writing, so that lines stay whole, and share what they counted, so that each can
+answer for all.
 """
 
+import fcntl
 import logging
 import os
 import threading
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
@@ -21,6 +27,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 LOG_LINES_MAX = 50_000
 _FLUSH_SECONDS = 0.05
+
+_Key = TypeVar("_Key")
 
 
 class Event(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):
@@ -39,11 +47,29 @@ class Event(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):
     replayed: bool = False
 
 
+def write_lines(descriptor: int, lines: bytes, turn: int | None = None) -> int:
+    """Write all of it, and return how many lines nobody took.
+
+    `turn` is an open file that processes sharing the descriptor lock while they write: lines of two never mix.
+    """
+    try:
+        if turn is not None:
+            fcntl.lockf(turn, fcntl.LOCK_EX)  # let go when its holder dies, too
+        while lines:
+            lines = lines[os.write(descriptor, lines) :]
+    except OSError:  # nobody reads any more
+        return lines.count(b"\n")
+    finally:
+        if turn is not None:
+            fcntl.lockf(turn, fcntl.LOCK_UN)
+    return 0
+
+
 class LogWriter:
     """Writes lines to a file descriptor from a thread of its own. Bounded: a full buffer drops and counts."""
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    def __init__(self, descriptor: int, turn: int | None = None) -> None:
+        self._descriptor, self._turn = descriptor, turn
         self._lines: deque[bytes] = deque()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pluct-log", daemon=True)
@@ -68,38 +94,91 @@ class LogWriter:
             stopping = self._stop.wait(_FLUSH_SECONDS)
             lines = self._lines
             chunk = b"".join([lines.popleft() for _ in range(len(lines))])
-            while chunk:
-                try:
-                    chunk = chunk[os.write(self._descriptor, chunk) :]
-                except OSError:
-                    self.dropped += chunk.count(b"\n")  # nobody reads any more
-                    chunk = b""
+            if chunk:
+                self.dropped += write_lines(self._descriptor, chunk, self._turn)
 
 
 class LogHandler(logging.Handler):
     """Sends the standard library's log records (faults, start and stop) the same way, as JSON lines."""
 
-    def __init__(self, writer: LogWriter) -> None:
+    def __init__(self, write: Callable[[bytes], object]) -> None:
         super().__init__()
-        self._writer = writer
+        self._write = write
         self.setFormatter(logging.Formatter("%(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record as a line."""
         fields = {"level": record.levelname.lower(), "logger": record.name, "message": self.format(record)}
-        self._writer.write(msgspec.json.encode(fields) + b"\n")
+        self._write(msgspec.json.encode(fields) + b"\n")
+
+
+class Counts(msgspec.Struct):
+    """What was counted."""
+
+    requests: dict[tuple[str, int], int] = {}  # by route and status
+    seconds: dict[str, list[float]] = {}  # by route: a count per bucket, then the sum
+    verbs: dict[tuple[str, str], int] = {}  # by verb and outcome
+    credits: dict[str, int] = {}  # by verb
+    dropped: int = 0
+
+    def add(self, other: "Counts") -> None:
+        """Count what the other has counted, too."""
+        _add(self.requests, other.requests)
+        _add(self.verbs, other.verbs)
+        _add(self.credits, other.credits)
+        for route, counts in other.seconds.items():
+            known = self.seconds.get(route, [0.0] * len(counts))
+            self.seconds[route] = [a + b for a, b in zip(known, counts, strict=True)]
+        self.dropped += other.dropped
+
+
+def _add(mine: dict[_Key, int], theirs: dict[_Key, int]) -> None:
+    for key, count in theirs.items():
+        mine[key] = mine.get(key, 0) + count
+
+
+class SharedCounts:
+    """The counts of several workers, in a file each. Who takes a dead worker's place goes on with its counts."""
+
+    def __init__(self, folder: Path, own: int, workers: int) -> None:
+        self._files = [folder / f"worker-{number}" for number in range(workers)]
+        self._own = self._files.pop(own)
+
+    def earlier(self) -> Counts:
+        """What this worker's predecessors had counted."""
+        return self._read(self._own)
+
+    def put(self, counts: Counts) -> None:
+        """Let the others see this worker's counts."""
+        new = self._own.with_suffix(".new")
+        try:
+            new.write_bytes(msgspec.msgpack.encode(counts))
+            new.replace(self._own)
+        except OSError as error:
+            logging.getLogger("pluct").warning("this worker's counts could not be shared: %s", error)
+
+    def others(self) -> list[Counts]:
+        """The other workers' counts, as they put them last."""
+        return [self._read(file) for file in self._files]
+
+    def _read(self, file: Path) -> Counts:
+        try:
+            return msgspec.msgpack.decode(file.read_bytes(), type=Counts)
+        except FileNotFoundError:  # it has only just started
+            return Counts()
 
 
 class Observer:
     """Counts every request and every verb, and logs every request."""
 
-    def __init__(self, log: LogWriter | None) -> None:
-        self._log = log
+    def __init__(self, log: LogWriter | None, shared: SharedCounts | None = None) -> None:
+        self._log, self._shared = log, shared
         self._encode = msgspec.json.Encoder().encode
-        self._requests: dict[tuple[str, int], int] = {}
-        self._seconds: dict[str, list[float]] = {}  # per route: a count per bucket, then the sum
-        self._verbs: dict[tuple[str, str], int] = {}
-        self._credits: dict[str, int] = {}
+        counts = self._counts = Counts() if shared is None else shared.earlier()
+        self._requests, self._seconds, self._verbs, self._credits = (
+            counts.requests, counts.seconds, counts.verbs, counts.credits,
+        )  # fmt: skip
+        self._dropped_earlier = counts.dropped
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -123,30 +202,43 @@ class Observer:
         if credits:
             self._credits[verb] = self._credits.get(verb, 0) + credits
 
+    def share(self) -> None:
+        """Let the other workers see the counts, if there are any."""
+        if self._log is not None:
+            self._counts.dropped = self._dropped_earlier + self._log.dropped
+        if self._shared is not None:
+            self._shared.put(self._counts)
+
     def metrics(self) -> bytes:
-        """All counts in the Prometheus text format."""
+        """All counts, the other workers' too, in the Prometheus text format."""
+        self.share()  # first, so that nobody who is asked next shows less than is shown now
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
         """What the Prometheus library asks of a collector."""
+        counts = self._counts
+        if self._shared is not None:
+            counts = Counts()
+            for each in (self._counts, *self._shared.others()):
+                counts.add(each)
         requests = CounterMetricFamily("pluct_requests", "Requests answered.", labels=["route", "status"])
-        for (route, status), count in self._requests.items():
+        for (route, status), count in counts.requests.items():
             requests.add_metric([route, str(status)], count)
         yield requests
         latency = HistogramMetricFamily("pluct_request_seconds", "Time to answer a request.", labels=["route"])
         bounds = [*(str(bound) for bound in BUCKETS_SECONDS), "+Inf"]
-        for route, (*counts, total) in self._seconds.items():
-            cumulated = [sum(counts[: at + 1]) for at in range(len(counts))]
+        for route, (*buckets, total) in counts.seconds.items():
+            cumulated = [sum(buckets[: at + 1]) for at in range(len(buckets))]
             latency.add_metric([route], list(zip(bounds, cumulated, strict=True)), total)
         yield latency
         verbs = CounterMetricFamily("pluct_verbs", "What was asked of the ledger.", labels=["verb", "outcome"])
-        for (verb, outcome), count in self._verbs.items():
+        for (verb, outcome), count in counts.verbs.items():
             verbs.add_metric([verb, outcome], count)
         yield verbs
         credits = CounterMetricFamily("pluct_credits", "Credits moved, by verb; replays do not count.", labels=["verb"])
-        for verb, amount in self._credits.items():
+        for verb, amount in counts.credits.items():
             credits.add_metric([verb], amount)
         yield credits
         dropped = GaugeMetricFamily("pluct_log_lines_dropped", "Log lines nobody took.")
-        dropped.add_metric([], self._log.dropped if self._log is not None else 0)
+        dropped.add_metric([], counts.dropped)
         yield dropped

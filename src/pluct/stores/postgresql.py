@@ -26,15 +26,15 @@ from pluct.commands import Command, Expire, Probe, ticket_ids
 from pluct.errors import OutcomeUnknown, Refusal, SetupError, Unavailable
 from pluct.model import ApiKey, Entry, Outcome, Ticket, Vended, Wallet
 from pluct.stores import Reads, Violation, postgresql_check, postgresql_contents, rows, schema
-from pluct.stores.batching import Batcher
+from pluct.stores.batching import WAIT_SECONDS_MAX, Batcher
 from pluct.stores.postgresql_contents import SERVER, PostgresqlContents
 from pluct.stores.replica import ReplicaReads
 
 #: Batches in flight per process: while one waits for its commit, another is decided.
 LANES = 2
 READERS = 4
-CONNECT_SECONDS_MAX = 5.0
-STATEMENT_SECONDS_MAX = 10.0
+CONNECT_SECONDS_MAX = 3.0
+STATEMENT_SECONDS_MAX = 5.0  # more than a lock is waited for: see _BEGIN
 #: For a migration or a check, which may have much to read.
 WORK_SECONDS_MAX = 86_400.0
 #: How sessions call themselves that are no server's.
@@ -48,7 +48,7 @@ _NEEDED = {
     **dict.fromkeys(("wallets", "tickets", "claims", "api_keys", "probe"), "SELECT, INSERT, UPDATE"),
 }
 
-_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '5s'"
+_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '3s'"
 _LOCK_WALLETS = f"SELECT {rows.WALLET} FROM wallets WHERE user_id = ANY($1::text[]) ORDER BY user_id FOR UPDATE"
 _CLAIMS = f"SELECT {rows.CLAIM} FROM claims WHERE key = ANY($1::bytea[])"
 _TICKETS = f"SELECT {rows.TICKET} FROM tickets WHERE id = ANY($1::text[])"
@@ -93,6 +93,9 @@ _ENVIRONMENT_STATES = frozenset({"42501", "25006", "55P03", "42P01"})
 _RACES = frozenset({"40001", "40P01"})
 #: A statement that was prepared is not there, or one that was not is: another session answers than was asked.
 _POOLER = frozenset({"26000", "42P05"})
+#: What the driver raises. Internal errors are among them: a connection that was told to end, but has not ended yet,
+#: gives one, and so does a list of hosts of which none is a primary.
+_DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 
 
 class PostgresqlReads:
@@ -120,9 +123,9 @@ class PostgresqlReads:
         row = await self._one(f"SELECT {rows.TICKET} FROM tickets WHERE id = $1", ticket_id)
         return None if row is None else rows.ticket(row)
 
-    async def close_readers(self) -> None:
+    def close_readers(self) -> None:
         """Let go of the database."""
-        await self._readers.close()
+        self._readers.close()
 
     async def _one(self, sql: str, *values: object) -> Any:
         found = await self._all(sql, *values)
@@ -174,10 +177,10 @@ class PostgresqlStore(PostgresqlReads):
     async def close(self) -> None:
         """Finish what is queued, then let go of the database."""
         await self._batcher.close()
-        await self._lanes.close()
-        await self.close_readers()
+        self._lanes.close()
+        self.close_readers()
         if self._replica is not None:
-            await self._replica.close_readers()
+            self._replica.close_readers()
 
     # Writing
 
@@ -382,7 +385,12 @@ class _Connections:
     @asynccontextmanager
     async def one(self) -> AsyncIterator["Connection[Any]"]:
         """A connection of one's own; after an error it is cut, which undoes what it had not committed."""
-        async with self._turn:
+        try:
+            async with asyncio.timeout(WAIT_SECONDS_MAX):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise Unavailable("The database is busy; this request waited too long. Try again shortly.") from None
+        try:
             connection = await self._connected()
             sound = False
             try:
@@ -391,13 +399,15 @@ class _Connections:
             except _LostRace:
                 sound = True
                 raise
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            except _DRIVER_ERRORS as error:
                 raise _translated(error) from error
             finally:
                 if sound and not connection.is_closed():
                     self._free.append(connection)
                 else:
                     connection.terminate()
+        finally:
+            self._turn.release()
 
     async def _connected(self) -> "Connection[Any]":
         while self._free:
@@ -406,10 +416,10 @@ class _Connections:
                 return connection
         return await self._connect()
 
-    async def close(self) -> None:
-        """Take leave of the server."""
+    def close(self) -> None:
+        """Hang up: nothing is going on, and the server may not be there to take leave of."""
         while self._free:
-            await self._free.pop().close()
+            self._free.pop().terminate()
 
 
 @asynccontextmanager
@@ -419,7 +429,7 @@ async def alone(url: str) -> AsyncIterator["Connection[Any]"]:
     try:
         yield connection
         await connection.close()
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except _DRIVER_ERRORS as error:
         raise _translated(error) from error
     finally:
         connection.terminate()
@@ -431,7 +441,7 @@ async def _connect(url: str, name: str, seconds_max: float | None = None) -> "Co
             url, timeout=CONNECT_SECONDS_MAX, command_timeout=seconds_max or STATEMENT_SECONDS_MAX,
             server_settings={"application_name": name},
         )  # fmt: skip
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except _DRIVER_ERRORS as error:
         raise _translated(error) from error
 
 

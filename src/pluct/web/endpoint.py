@@ -5,6 +5,7 @@ Every route runs through this one path; it is bare because it is the path of eve
 
 import itertools
 import logging
+import os
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -28,7 +29,7 @@ QUERY_FIELDS_MAX = 50
 REQUEST_ID_LENGTH_MAX = 200
 #: The ASGI extension of `web/protocol.py` that writes status, headers and body at once, if it can.
 ANSWER = "pluct.answer"
-_prefix, _counter = secrets.token_hex(6), itertools.count(1)
+_prefix, _counter = "", itertools.count(1)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -180,6 +181,15 @@ async def _body(receive: Receive, headers: dict[bytes, bytes]) -> bytes:
 def _second(seconds: int) -> str:
     """A whole second as RFC 3339 begins it: formatting it anew for each log line costs as much as encoding the line."""
     return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
+
+
+def _begin_request_ids() -> None:
+    global _prefix, _counter
+    _prefix, _counter = secrets.token_hex(6), itertools.count(1)
+
+
+_begin_request_ids()
+os.register_at_fork(after_in_child=_begin_request_ids)  # else two workers would make the same ids
 
 
 def request_id(headers: dict[bytes, bytes]) -> str:

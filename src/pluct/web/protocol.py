@@ -1,11 +1,16 @@
-"""uvicorn's HTTP protocol, with one write per answer and our own words for what is no HTTP.
+"""uvicorn's HTTP protocol, with one write per answer, our own words for what is no HTTP, and a way to leave.
 
 ASGI sends an answer's head and body apart, and uvicorn writes them apart, after looking at each header twice: two
 system calls, two packets, and a client that wakes up twice. Our endpoints know the whole answer when they begin to
 send it, so the protocol offers them an ASGI extension (`ANSWER`) that writes it at once. Whoever streams, or runs
 under another server, sends ASGI's ordinary messages.
+
+A server that stops closes its connections, and whoever sends a request on one in that moment never learns what came of
+it. So a connection is told first (`leave`): it closes with its next answer, which says so; where none is asked for, it
+closes when nothing has come for a while.
 """
 
+import asyncio
 from functools import partial
 
 import msgspec
@@ -16,12 +21,40 @@ from pluct.errors import InvalidRequest
 from pluct.web.endpoint import ANSWER, Call, request_id
 from pluct.web.problems import problem
 
+#: How long nothing must have come on a connection before a server that stops closes it.
+LINGER_SECONDS = 1.0
+
 
 class OneWriteProtocol(HttpToolsProtocol):
-    """See the module."""
+    """See the module. With a `timeout_keep_alive` of 0, no answer leaves its connection open."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin a connection; one that comes when the server is about to stop had better be used soon."""
+        super().connection_made(transport)
+        if not self.timeout_keep_alive:
+            self._close_after(LINGER_SECONDS)
+
+    def leave(self, seconds: float) -> None:
+        """Close with the next answer, or if none is asked for: after so many seconds, unless something just came."""
+        since = self.timeout_keep_alive_task  # armed by the last answer; not while a request comes in
+        quiet = 0.0 if since is None else self.loop.time() - since.when() + self.timeout_keep_alive
+        self.timeout_keep_alive = 0
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+        else:
+            self._close_after(max(seconds, LINGER_SECONDS - quiet))
+
+    def shutdown(self) -> None:
+        """Nothing, where uvicorn would close what is idle at once: see `leave`."""
+
+    def _close_after(self, seconds: float) -> None:
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGIApp) -> None:  # type: ignore[override]
         cycle.scope["extensions"] = {ANSWER: partial(self._answer, cycle)}  # type: ignore[dict-item]
+        if not self.timeout_keep_alive and not self.pipeline:
+            cycle.keep_alive = False
         super()._start_asgi_task(cycle, app)  # type: ignore[arg-type]
 
     def _answer(
