@@ -4,13 +4,9 @@ Its replay is paused to see who answers: what it shows then is how things were.
 """
 
 import asyncio
-import os
-import pwd
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
@@ -22,32 +18,13 @@ from postgres import Postgres, fresh_database, postgres
 Make = Callable[..., Pluct]
 
 
-@contextmanager
-def standby(primary: Postgres) -> Iterator[Postgres]:
-    """A replica that follows this server, started."""
-    folder = primary.folder.parent / "standby"
-    folder.mkdir()
-    if os.geteuid() == 0:
-        os.chown(folder, pwd.getpwnam("nobody").pw_uid, -1)
-    replica = Postgres(folder, primary._bin, primary._user)
-    run(primary.url, "ALTER SYSTEM SET wal_retrieve_retry_interval = '100ms'")
-    replica._run("pg_basebackup", "-R", "-c", "fast", "-X", "stream", "-h", str(primary.folder), "-U", "postgres")
-    replica.start()
-    try:
-        yield replica
-    finally:
-        replica.stop("immediate")
-        shutil.rmtree(folder)
-
-
 class Pair:
     """A primary with a replica, and an engine over both."""
 
     def __init__(self, primary: Postgres, replica: Postgres, make_pluct: Make) -> None:
         self.primary, self.replica = primary, replica
         url = fresh_database(primary.url)
-        host = f"host={quote(str(replica.folder))}"
-        self.url, self.read_url = url, urlunsplit(urlsplit(url)._replace(query=host))
+        self.url, self.read_url = url, urlunsplit(urlsplit(replica.url)._replace(path=urlsplit(url).path))
         self.engine = make_pluct(DATABASE_URL=self.url, DATABASE_READ_URL=self.read_url)
 
     def ask_replica(self, query: str) -> Any:
@@ -74,7 +51,10 @@ class Pair:
 @pytest.fixture(scope="module")
 def servers() -> Iterator[tuple[Postgres, Postgres]]:
     """A primary and its replica, which a test may stop."""
-    with postgres() as primary, standby(primary) as replica:
+    with postgres() as primary:
+        primary.execute("ALTER SYSTEM SET wal_retrieve_retry_interval = '100ms'")
+        replica = primary.standby()
+        primary.execute("ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()")
         yield primary, replica
 
 
