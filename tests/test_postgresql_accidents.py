@@ -7,6 +7,7 @@ that was not asked for.
 
 import asyncio
 import random
+import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -157,6 +158,21 @@ def test_a_server_stops_well_while_the_database_is_silent(shop: Shop, network: N
     network.stop()
     assert [server.stop() for server in shop.servers] == [0, 0]
     assert "Traceback" not in shop.servers[0].log + shop.servers[1].log
+
+
+def test_one_of_two_servers_is_killed(shop: Shop) -> None:
+    """With -9, again and again, in the middle of everything: the other goes on, and settles what that left open."""
+    stays, dies = shop.servers
+    with shop.trade() as trade:
+        for _ in range(4):
+            trade.until_more()
+            trade.urls.remove(dies.url)
+            assert dies.stop(signal.SIGKILL) == -signal.SIGKILL
+            trade.until_more()
+            dies.start()
+            trade.urls.append(dies.url)
+    assert trade.refusals > 0, "some requests were in flight"
+    hold(trade, shop.place, stays)
 
 
 # A standby takes over

@@ -622,6 +622,23 @@ async def test_a_sweep_expires_lots(ground: Ground) -> None:
         assert await sound(store)
 
 
+async def test_two_stores_sweep_once(ground: Ground) -> None:
+    """Two stores that found the same due, and sweep it at once: each lot expires once, each hold goes back once."""
+    users = [f"user {number}" for number in range(20)]
+    async with ground.open() as store, ground.open(serving=False) as other:
+        for user_id in users:
+            await done(store, fund(user_id, 5, expires_at=ground.clock() + 100_000))
+            await vended(store, held(user_id, 2))
+        ground.clock.move(1_000)
+        sweeps = [await each.due(ground.clock(), GRACE_SECONDS, 100) for each in (store, other)]
+        assert sweeps[0] == sweeps[1] and len(sweeps[0]) == 20
+        outcomes = await asyncio.gather(all_at_once(store, list(sweeps[0])), all_at_once(other, list(sweeps[1])))
+        assert [sum(each.credits for each in pair) for pair in zip(*outcomes, strict=True)] == [3] * 20
+        assert [sum(each.tickets for each in pair) for pair in zip(*outcomes, strict=True)] == [1] * 20
+        assert [await numbers(store, user_id) for user_id in users] == [(2, 0, 4)] * 20
+        assert await sound(store)
+
+
 async def test_a_sweep_is_bounded_and_comes_to_an_end(ground: Ground) -> None:
     """`due` names at most `limit` users, the longest overdue first; sweep after sweep, all are done."""
     users = [f"user {number}" for number in range(7)]
