@@ -49,7 +49,7 @@ class VendBody(_Body, rename="camel", kw_only=True):
 class AddBody(_Body, rename="camel", kw_only=True):
     """Credits to grant: whose, how many, of what kind, for which payment."""
 
-    user_id: str | None = None
+    user_id: str
     amount: int
     category: Category | None = None
     expires_at: str | None = None
@@ -208,8 +208,6 @@ async def balance(engine: Engine, call: Call) -> Answer:
 async def add(engine: Engine, call: Call) -> Answer:
     """Grant credits."""
     body: AddBody = call.body
-    if body.user_id is None:
-        raise InvalidRequest("userId is required.")
     user = access.user_id(call, body.user_id)
     if body.amount > AMOUNT_MAX:
         raise AmountTooLarge
