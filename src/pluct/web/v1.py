@@ -343,7 +343,7 @@ def _sentence(value: str) -> str:
 def time_of(value: str) -> int:
     """A time as in RFC 3339, with any offset, in milliseconds."""
     try:
-        at = datetime.fromisoformat(value)
+        at = datetime.fromisoformat(value.upper())  # RFC 3339 allows t and z; this function does not
         if at.tzinfo is None:
             raise ValueError
         return (at.astimezone(UTC) - _EPOCH) // timedelta(milliseconds=1)
