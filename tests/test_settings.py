@@ -197,7 +197,17 @@ def test_the_bounds_of_a_port_are_ports(folder: Path, port: str) -> None:
 @pytest.mark.parametrize("seconds", ["-1", "315360001", '"soon"', "1.5"])
 def test_the_grace_time_is_bounded(folder: Path, seconds: str) -> None:
     """From none at all to ten years."""
-    assert "returned_grace_seconds" in only_problem(folder, f"returned_grace_seconds = {seconds}").lower()
+    found = only_problem(folder, f"returned_grace_seconds = {seconds}")
+    assert found.startswith(f"{folder / 'pluct.toml'}: returned_grace_seconds must be a whole number")
+
+
+@pytest.mark.parametrize("line", ["env = 'prod'", "user_auth = 'closed'", "port = 65536", "pluct_port = '1e3'"])
+def test_a_value_in_the_file_is_named_as_it_is_there(folder: Path, line: str) -> None:
+    """By file and key; the environment, which goes first, by the name it has there."""
+    key = line.partition(" ")[0]
+    assert only_problem(folder, line).startswith(f"{folder / 'pluct.toml'}: {key} must be ")
+    name = "PLUCT_" + key.removeprefix("pluct_").upper()
+    assert only_problem(folder, line, **{name: "?"}).startswith(f"{name} must be ")
 
 
 @pytest.mark.parametrize(
@@ -293,7 +303,7 @@ def test_everything_that_is_wrong_is_said_at_once(folder: Path) -> None:
         USER_TOKEN_SECRET="", WEBHOOK_SECRET=",",
     )  # fmt: skip
     expected = [
-        "'prot'", "host must be", "PLUCT_PORT", "JWT_SECRET", "[actions.default]: cost", "[actions.default]: audience",
+        "'prot'", "host must be", "port must be", "JWT_SECRET", "[actions.default]: cost", "[actions.default]: audience",
         "[actions.transcribe]", "[actions.chat]", "PLUCT_ENV", "PLUCT_SIGNING", "PLUCT_USER_AUTH", "DATABASE_URL",
         "USER_TOKEN_SECRET", "WEBHOOK_SECRET",
     ]  # fmt: skip

@@ -67,11 +67,15 @@ def load(environ: Mapping[str, str], cwd: Path) -> Settings:
     document = _read(file, problems)
     actions = _actions(document.pop("actions", {}), file, problems)
     values = {name: environ[name] for name in NAMES if name in environ and name != "RETURNED_GRACE_SECONDS"}
+    where = {name: name for name in NAMES}  # how a setting is called where it was set
     for key, value in document.items():
         name = next((n for n in (key.upper(), "PLUCT_" + key.upper()) if n in NAMES), None)
         if name is None:
             problems.append(f"{file}: unknown key {key!r}; see docs/settings.md for the known ones.")
-        elif isinstance(value, list) and name == "WEBHOOK_SECRET" and all(isinstance(v, str) for v in value):
+            continue
+        if name not in values:
+            where[name] = f"{file}: {key}"
+        if isinstance(value, list) and name == "WEBHOOK_SECRET" and all(isinstance(v, str) for v in value):
             values.setdefault(name, ",".join(value))
         elif isinstance(value, str):
             values.setdefault(name, value)
@@ -88,13 +92,13 @@ def load(environ: Mapping[str, str], cwd: Path) -> Settings:
 
     def one_of(name: str, *choices: str) -> str:
         if values[name] not in choices:
-            problems.append(f"{name} must be {' or '.join(choices)}, not {values[name]!r}.")
+            problems.append(f"{where[name]} must be {' or '.join(choices)}, not {values[name]!r}.")
         return values[name]
 
     def whole(name: str, most: int) -> int:
         text = values[name]
         if not (text.isascii() and text.isdigit() and len(text) < 12 and int(text) <= most):
-            problems.append(f"{name} must be a whole number from 0 to {most}, not {text!r}.")
+            problems.append(f"{where[name]} must be a whole number from 0 to {most}, not {text!r}.")
             return 0
         return int(text)
 
