@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -199,6 +200,8 @@ def _secrets(
 def _database(url: str, cwd: Path, problems: list[str]) -> Path | str:
     prefix = "sqlite:///"
     if url.startswith(("postgresql:", "postgres:")):
+        if not _has_ports(url):
+            problems.append("DATABASE_URL has a host or port that is none; write postgresql://user@host:5432/database.")
         return url
     if not url.startswith(prefix) or not url[len(prefix) :] or "?" in url or ":memory:" in url:
         problems.append(
@@ -206,3 +209,12 @@ def _database(url: str, cwd: Path, problems: list[str]) -> Path | str:
             "or postgresql://user@host/database."
         )
     return cwd / url.removeprefix(prefix)
+
+
+def _has_ports(url: str) -> bool:
+    """Whether each host of the address has a port that can be one, or none. The driver takes that for granted."""
+    try:
+        hosts = urlsplit(url).netloc.rpartition("@")[2]
+        return all(urlsplit("//" + host).port != 0 for host in hosts.split(","))
+    except ValueError:
+        return False
