@@ -330,7 +330,8 @@ def test_a_user_token_opens_no_other_wallet(strict: Pluct) -> None:
 def test_the_seeds_vend_without_a_matching_user_token_is_unauthorized(strict: Pluct) -> None:
     """A token of another user is no matching one; 403 would mean that there are no credits."""
     other = strict.funded(2)
-    assert seen(strict.post("/vend-token", {"userId": other}, user_token("amina"))) == UNAUTHORIZED
+    for named in (other, "", 0, False, ["amina"]):
+        assert seen(strict.post("/vend-token", {"userId": named}, user_token("amina"))) == UNAUTHORIZED
 
 
 def bad_tokens() -> dict[str, str]:

@@ -7,6 +7,7 @@ import re
 import socket
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import product
 from typing import Any
 
@@ -38,6 +39,7 @@ from conftest import (
     user_token,
 )
 from pluct.web.access import Access
+from pluct.web.protocol import ENVELOPE_BYTES_MAX
 from pluct.web.routes import table
 
 SECRET = {"x-webhook-secret": WEBHOOK_SECRET}
@@ -389,6 +391,39 @@ def test_what_is_not_http_is_a_400_and_the_end(engine: Pluct, sent: bytes) -> No
     """One refusal, then the line is closed; nothing behind it is taken for another request."""
     assert [status for status, _ in speak(engine, sent)] == [400]
     assert engine.client.get("/health").status_code == 200
+
+
+VEND = b"POST /vend-token HTTP/1.1\r\nHost: x\r\n"
+TRAILERS = VEND + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
+
+
+def endless(start: bytes, more: bytes, body: bytes = b"") -> bytes:
+    """A request that is one byte over the limit, its body not counted, and not over."""
+    return (start + more * ENVELOPE_BYTES_MAX)[: ENVELOPE_BYTES_MAX + len(body) + 1]
+
+
+@pytest.mark.parametrize(("start", "more"), [(b"GET /", b"a"), (VEND + b"X: ", b"a"), (VEND, b"X: a\r\n")])
+def test_an_address_and_headers_have_an_end(engine: Pluct, start: bytes, more: bytes) -> None:
+    """Nobody fills the memory with what is no body: 400, and the line is closed."""
+    (status, body), *others = speak(engine, endless(start, more))
+    assert (status, others) == (400, []) and b"larger than 512 KiB" in body
+
+
+@pytest.mark.parametrize("start", [TRAILERS, TRAILERS + b"X: "])
+def test_what_follows_a_body_has_an_end(engine: Pluct, start: bytes) -> None:
+    """Trailers without end are cut off, and the request was none."""
+    with suppress(ConnectionResetError):
+        assert speak(engine, endless(start, b"X: a\r\n" if start == TRAILERS else b"a", b"{}")) == []
+    assert engine.client.get("/health").status_code == 200
+
+
+def test_a_body_may_come_byte_by_byte(engine: Pluct) -> None:
+    """64 KiB in chunks of one byte are five times as much on the line, and are read."""
+    body = b'{"userId":"%s","amount":1}' % new_id().encode()
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body.ljust(64 * 1024)) + b"0\r\n\r\n"
+    start = request("POST", "/add-credits", b"", f"x-webhook-secret: {WEBHOOK_SECRET}", "Transfer-Encoding: chunked")
+    answers = speak(engine, start.replace(b"Content-Length: 0\r\n", b"") + chunks)
+    assert answers == [(200, b'{"success":true,"newBalance":1}')]
 
 
 @pytest.mark.parametrize("chunk", [b"zz\r\n{}\r\n", b"-2\r\n{}\r\n", b"ffffffffffffffffff\r\n{}", b"2\r\n{}xx\r\n"])

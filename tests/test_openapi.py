@@ -47,6 +47,28 @@ def test_parameters_are_described() -> None:
     assert history[1]["schema"]["maximum"] == 200
     posts = [methods["post"] for methods in DOCUMENT["paths"].values() if "post" in methods]
     assert all(post["parameters"][-1]["name"] == "Idempotency-Key" for post in posts)
+    named = {
+        path for path, methods in DOCUMENT["paths"].items() for operation in methods.values()
+        if "X-User-Id" in [p["name"] for p in operation["parameters"]]
+    }  # fmt: skip
+    assert named == {"/vend-token", "/v1/vend-token", "/v1/credits/balance"}
+
+
+def test_a_required_field_is_marked() -> None:
+    """A client made from the document does not compile a request that is always refused."""
+    required = {name: set(schema.get("required", [])) for name, schema in DOCUMENT["components"]["schemas"].items()}
+    assert required["AddBody"] == {"userId", "amount"}
+    assert required["AdjustBody"] == {"amount", "reason"}
+    assert (required["RedeemBody"], required["VoidBody"]) == ({"token"}, {"reason"})
+
+
+def test_every_way_to_bring_a_key_is_described() -> None:
+    """`Authorization` or `X-API-Key`, wherever a key opens."""
+    schemes = DOCUMENT["components"]["securitySchemes"]
+    assert schemes["apiKeyHeader"]["name"] == "X-API-Key"
+    ways = [operation.get("security", []) for methods in DOCUMENT["paths"].values() for operation in methods.values()]
+    assert all(({"apiKey": []} in security) == ({"apiKeyHeader": []} in security) for security in ways)
+    assert {name for security in ways for way in security for name in way} == set(schemes)
 
 
 def test_every_error_is_listed() -> None:

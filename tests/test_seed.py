@@ -89,7 +89,11 @@ def test_an_unknown_user_has_no_credits_and_gets_no_wallet(engine: Pluct) -> Non
     assert engine.run("credits", "show", user_id, exit_code=1).stdout == ""
 
 
-@pytest.mark.parametrize("body", [b"", b"{}", b'{"userId":""}', b'{"userId":null}', b'{"user":"u"}', b'{"userid":"u"}'])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{}", b'{"userId":""}', b'{"userId":null}', b'{"userId":0}', b'{"userId":false}', b'{"userId":-0.0}',
+     b'{"user":"u"}', b'{"userid":"u"}'],
+)  # fmt: skip
 def test_a_vend_needs_a_user(engine: Pluct, body: bytes) -> None:
     """Missing and falsy ids get the seed's own sentence."""
     assert seen(vend(engine, body)) == (400, b'{"error":"User ID is required"}')
@@ -98,7 +102,7 @@ def test_a_vend_needs_a_user(engine: Pluct, body: bytes) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        b'{"userId":0}', b'{"userId":7}', b'{"userId":false}', b'{"userId":["u"]}', b'{"userId":{}}', b"null", b"[]",
+        b'{"userId":7}', b'{"userId":true}', b'{"userId":["u"]}', b'{"userId":{}}', b'{"userId":[]}', b"null", b"[]",
         b'"u"', b"1", b"{", b'{"userId":"u"', b'{"userId":"u"}}', b"userId=u", b"\xef\xbb\xbf{}", b'{"userId":"\xff"}',
         b'{"userId":"\\ud800"}', b'{"userId":"a\\u0000"}', b'{"userId":"%s"}' % (b"u" * 201),
     ],
@@ -207,11 +211,13 @@ def test_the_size_is_checked_before_the_json_and_the_json_before_the_fields(engi
     [
         b"", b"{}", b'{"amount":1}', b'{"userId":"u"}', b'{"userId":"","amount":1}', b'{"userId":null,"amount":1}',
         b'{"userId":"u","amount":null}', b'{"userId":"u","amount":0}', b'{"userId":"u","amount":-0}',
+        b'{"userId":"u","amount":false}', b'{"userId":"u","amount":""}', b'{"userId":"u","amount":0.0}',
+        b'{"userId":0,"amount":1}', b'{"userId":false,"amount":1}', b'{"userId":"","amount":"10"}',
         b'{"userId":"u","amount":-1}', b'{"userId":"u","amount":-99999999999999999999999}',
     ],
 )  # fmt: skip
 def test_a_top_up_needs_a_user_and_a_positive_amount(engine: Pluct, body: bytes) -> None:
-    """Missing, empty, zero and negative get the seed's own sentence."""
+    """Missing, falsy whatever its type, and negative get the seed's own sentence."""
     assert seen(add(engine, body)) == (400, FIELDS)
 
 
@@ -227,6 +233,13 @@ def test_an_amount_is_a_whole_number_in_bounds(engine: Pluct, amount: str) -> No
     only_a_sentence(add(engine, body), 400)
     only_a_sentence(add(engine, body, **{"Idempotency-Key": "k"}), 400)
     assert engine.available(user_id) == 0
+
+
+def test_a_field_of_a_wrong_type_is_named(engine: Pluct) -> None:
+    """Whoever did send a user and an amount is told which of the two is not understood."""
+    assert "amount" in only_a_sentence(add(engine, {"userId": "u", "amount": "10"}), 400)
+    assert "userId" in only_a_sentence(add(engine, {"userId": 7, "amount": 10}), 400)
+    assert "userId" in only_a_sentence(vend(engine, {"userId": 7}), 400)
 
 
 @pytest.mark.parametrize("amount", [1, 1_000_000_000])

@@ -183,6 +183,10 @@ def test_a_replica_is_named_beside_its_database(folder: Path) -> None:
         ("DATABASE_READ_URL", "", "must be postgresql://"),
         ("DATABASE_READ_URL", "sqlite:///replica.db", "must be postgresql://"),
         ("DATABASE_READ_URL", "postgresql://replica/p", "a file has no replica"),
+        ("DATABASE_URL", "postgresql://u:hunter2@host:abc/p", "host or port"),
+        ("DATABASE_URL", "postgresql://u:hunter2@host:99999/p", "host or port"),
+        ("DATABASE_URL", "postgresql://u:hunter2@[::1/p", "host or port"),
+        ("DATABASE_URL", "postgresql://u:hunter2@a:5432,b:x/p", "host or port"),
         ("JWT_SECRET", "", "empty"),
         ("WEBHOOK_SECRET", "", "empty"),
         ("WEBHOOK_SECRET", "one,", "empty"),
@@ -193,7 +197,7 @@ def test_a_replica_is_named_beside_its_database(folder: Path) -> None:
 def test_a_value_that_means_nothing_is_refused(folder: Path, name: str, value: str, says: str) -> None:
     """The sentence names the setting and says what it takes."""
     sentence = only_problem(folder, **{name: value})
-    assert sentence.startswith(name) and says in sentence
+    assert sentence.startswith(name) and says in sentence and "hunter2" not in sentence
 
 
 @pytest.mark.parametrize("port", ["-1", "65536", "http", "", " 80", "8787.0", "1e3", "٨٧", "+80", "0x50", "9" * 5000])
@@ -211,7 +215,17 @@ def test_the_bounds_of_a_port_are_ports(folder: Path, port: str) -> None:
 @pytest.mark.parametrize("seconds", ["-1", "315360001", '"soon"', "1.5"])
 def test_the_grace_time_is_bounded(folder: Path, seconds: str) -> None:
     """From none at all to ten years."""
-    assert "returned_grace_seconds" in only_problem(folder, f"returned_grace_seconds = {seconds}").lower()
+    found = only_problem(folder, f"returned_grace_seconds = {seconds}")
+    assert found.startswith(f"{folder / 'pluct.toml'}: returned_grace_seconds must be a whole number")
+
+
+@pytest.mark.parametrize("line", ["env = 'prod'", "user_auth = 'closed'", "port = 65536", "pluct_port = '1e3'"])
+def test_a_value_in_the_file_is_named_as_it_is_there(folder: Path, line: str) -> None:
+    """By file and key; the environment, which goes first, by the name it has there."""
+    key = line.partition(" ")[0]
+    assert only_problem(folder, line).startswith(f"{folder / 'pluct.toml'}: {key} must be ")
+    name = "PLUCT_" + key.removeprefix("pluct_").upper()
+    assert only_problem(folder, line, **{name: "?"}).startswith(f"{name} must be ")
 
 
 @pytest.mark.parametrize(
@@ -307,9 +321,9 @@ def test_everything_that_is_wrong_is_said_at_once(folder: Path) -> None:
         USER_TOKEN_SECRET="", WEBHOOK_SECRET=",",
     )  # fmt: skip
     expected = [
-        "'prot'", "host must be", "PLUCT_PORT", "JWT_SECRET", "[actions.default]: cost", "[actions.default]: audience",
-        "[actions.transcribe]", "[actions.chat]", "PLUCT_ENV", "PLUCT_SIGNING", "PLUCT_USER_AUTH", "DATABASE_URL",
-        "USER_TOKEN_SECRET", "WEBHOOK_SECRET",
+        "'prot'", "host must be", "port must be", "JWT_SECRET", "[actions.default]: cost",
+        "[actions.default]: audience", "[actions.transcribe]", "[actions.chat]", "PLUCT_ENV", "PLUCT_SIGNING",
+        "PLUCT_USER_AUTH", "DATABASE_URL", "USER_TOKEN_SECRET", "WEBHOOK_SECRET",
     ]  # fmt: skip
     assert [word for word in expected if not any(word in line for line in found)] == []
     assert len(found) == len(expected)

@@ -172,7 +172,7 @@ def test_a_repeated_top_up_is_the_first_one(engine: Pluct, way: str) -> None:
     headers = SECRET | ({"Idempotency-Key": key} if way == "header" else {})
     more = {"clientRequestId": key} if way == "body" else {}
     first = add(engine, user_id, 4, headers, expiresAt="2099-06-01T03:00:00+03:00", **more)
-    again = add(engine, user_id, 4, headers, expiresAt="2099-06-01T00:00:00.000Z", priority=50, extra=1, **more)
+    again = add(engine, user_id, 4, headers, expiresAt="2099-06-01t00:00:00.000z", priority=50, extra=1, **more)
     assert "idempotency-replayed" not in first.headers
     assert again.headers["idempotency-replayed"] == "true"
     assert again.json() | {"requestId": ""} == first.json() | {"requestId": ""}

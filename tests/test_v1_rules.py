@@ -105,7 +105,7 @@ WRONG = {
     "/v1/credits/add": {
         "userId": [7, None, True, "", "x" * 201, "a\tb", "\udfff"],
         "amount": ["10", 1.0, 0.5, True, None, [1], 0, -1, -(10**30)],
-        "category": ["free", "", 7, None, "PAID", ["paid"]], "priority": [-1, 101, "50", 50.0, None, True, 10**30],
+        "category": ["free", "", 7, "PAID", ["paid"]], "priority": [-1, 101, "50", 50.0, True, 10**30],
         "expiresAt": ["", "tomorrow", "2030-01-31", "2030-01-31T00:00:00", "2020-01-01T00:00:00Z", 1900000000, True,
                       "2030-02-30T00:00:00Z", "2030-01-31T25:00:00Z", "10000-01-01T00:00:00Z", "30d", "\x00"],
         "reference": [7, "", "x" * 201, "a\nb"], "reason": [7, "", "x" * 201, "a\nb"], "clientRequestId": [7, "", []],
@@ -145,6 +145,20 @@ def test_a_wrong_field_is_an_invalid_request(engine: Pluct, keys: Keys, path: st
         for value in values:
             answer = engine.post(path, right | {field: value}, keys.get(role, {}))
             refused(answer, 400, "invalid_request")
+
+
+@pytest.mark.parametrize("path", list(RIGHT))
+def test_an_optional_field_that_is_null_is_left_out(engine: Pluct, keys: Keys, path: str) -> None:
+    """Many clients write null for what they do not have: the same answer, and under a key the same request."""
+    role, right = RIGHT[path]
+    user_id = engine.funded(1)
+    right = right | {"userId": user_id} if "userId" in right else right
+    nulls = dict.fromkeys(set(WRONG[path]) - set(right) - {"clientRequestId"})
+    headers = keys.get(role, {}) | {"Idempotency-Key": new_id()}
+    first, again = engine.post(path, right, headers), engine.post(path, right | nulls, headers)
+    assert again.status_code == first.status_code
+    assert first.status_code != 200 or again.headers["idempotency-replayed"] == "true"
+    assert engine.post(path, right | {"clientRequestId": None}, keys.get(role, {})).status_code != 400
 
 
 @pytest.mark.parametrize(

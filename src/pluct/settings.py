@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -70,11 +71,15 @@ def load(environ: Mapping[str, str], cwd: Path) -> Settings:
     document = _read(file, problems)
     actions = _actions(document.pop("actions", {}), file, problems)
     values = {name: environ[name] for name in NAMES if name in environ and name != "RETURNED_GRACE_SECONDS"}
+    where = {name: name for name in NAMES}  # how a setting is called where it was set
     for key, value in document.items():
         name = next((n for n in (key.upper(), "PLUCT_" + key.upper()) if n in NAMES), None)
         if name is None:
             problems.append(f"{file}: unknown key {key!r}; see docs/settings.md for the known ones.")
-        elif isinstance(value, list) and name == "WEBHOOK_SECRET" and all(isinstance(v, str) for v in value):
+            continue
+        if name not in values:
+            where[name] = f"{file}: {key}"
+        if isinstance(value, list) and name == "WEBHOOK_SECRET" and all(isinstance(v, str) for v in value):
             values.setdefault(name, ",".join(value))
         elif isinstance(value, str):
             values.setdefault(name, value)
@@ -91,13 +96,13 @@ def load(environ: Mapping[str, str], cwd: Path) -> Settings:
 
     def one_of(name: str, *choices: str) -> str:
         if values[name] not in choices:
-            problems.append(f"{name} must be {' or '.join(choices)}, not {values[name]!r}.")
+            problems.append(f"{where[name]} must be {' or '.join(choices)}, not {values[name]!r}.")
         return values[name]
 
     def whole(name: str, most: int) -> int:
         text = values[name]
         if not (text.isascii() and text.isdigit() and len(text) < 12 and int(text) <= most):
-            problems.append(f"{name} must be a whole number from 0 to {most}, not {text!r}.")
+            problems.append(f"{where[name]} must be a whole number from 0 to {most}, not {text!r}.")
             return 0
         return int(text)
 
@@ -216,6 +221,8 @@ def database(url: str, cwd: Path, name: str) -> Path | str:
 def _database(name: str, url: str, cwd: Path, problems: list[str]) -> Path | str:
     prefix = "sqlite:///"
     if url.startswith(_POSTGRESQL):
+        if not _has_ports(url):
+            problems.append(f"{name} has a host or port that is none; write postgresql://user@host:5432/database.")
         return url
     if not url.startswith(prefix) or not url[len(prefix) :] or "?" in url or ":memory:" in url:
         problems.append(
@@ -223,3 +230,12 @@ def _database(name: str, url: str, cwd: Path, problems: list[str]) -> Path | str
             "or postgresql://user@host/database."
         )
     return cwd / url.removeprefix(prefix)
+
+
+def _has_ports(url: str) -> bool:
+    """Whether each host of the address has a port that can be one, or none. The driver takes that for granted."""
+    try:
+        hosts = urlsplit(url).netloc.rpartition("@")[2]
+        return all(urlsplit("//" + host).port != 0 for host in hosts.split(","))
+    except ValueError:
+        return False

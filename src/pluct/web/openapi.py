@@ -18,7 +18,8 @@ _PURPOSE = (
 )
 _SECURITY_SCHEMES = {
     "webhookSecret": {"type": "apiKey", "in": "header", "name": "x-webhook-secret", "description": "Webhook secret"},
-    "apiKey": {"type": "http", "scheme": "bearer", "description": "API key"},  # X-API-Key takes it too
+    "apiKey": {"type": "http", "scheme": "bearer", "description": "API key"},
+    "apiKeyHeader": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "API key, the other way"},
     "userToken": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "User token"},
 }
 _GROUPS = {  # by the handlers' module: the group's name and what it is for
@@ -106,6 +107,13 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
         (schema,), components = msgspec.json.schema_components([route.query], ref_template=_REF)
         properties = components[schema["$ref"].rpartition("/")[2]]["properties"]
         found += [{"name": n, "in": "query", "required": False, "schema": kind} for n, kind in properties.items()]
+    if route.door is not None and not names and {"anyone", "user"} & set(route.door.roles):
+        found.append(
+            {
+                "name": "X-User-Id", "in": "header", "required": False, "schema": _TEXT,
+                "description": "The user's id, where neither a user token nor `userId` names it.",
+            }
+        )  # fmt: skip
     if route.method == "POST":
         found.append(
             {
@@ -131,7 +139,7 @@ def _security(roles: tuple[str, ...]) -> list[dict[str, list[str]]]:
     if "user" in roles:
         found.append({"userToken": []})
     if {"mint", "service", "operator"} & set(roles):
-        found.append({"apiKey": []})
+        found += [{"apiKey": []}, {"apiKeyHeader": []}]
     if "mint" in roles:
         found.append({"webhookSecret": []})
     return found

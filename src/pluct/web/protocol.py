@@ -23,10 +23,15 @@ from pluct.web.problems import problem
 
 #: How long nothing must have come on a connection before a server that stops closes it.
 LINGER_SECONDS = 1.0
+#: What a request may bring beside its body: its address and headers, the sizes of chunks (five bytes for each of the
+#: body's at worst), trailers. The parser keeps headers and trailers until they end, so somebody must count.
+ENVELOPE_BYTES_MAX = 512 * 1024
 
 
 class OneWriteProtocol(HttpToolsProtocol):
     """See the module. With a `timeout_keep_alive` of 0, no answer leaves its connection open."""
+
+    _envelope = 0  # bytes of the request that is coming in, without its body's
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin a connection; one that comes when the server is about to stop had better be used soon."""
@@ -50,6 +55,29 @@ class OneWriteProtocol(HttpToolsProtocol):
     def _close_after(self, seconds: float) -> None:
         self._unset_keepalive_if_required()
         self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, unless the request has gone on for too long without getting anywhere."""
+        super().data_received(data)
+        in_head = self.scope is not None and "method" not in self.scope
+        if not in_head and (self.cycle is None or not self.cycle.more_body):
+            return
+        self._envelope += len(data)
+        if self._envelope > ENVELOPE_BYTES_MAX and not self.transport.is_closing():
+            if in_head:
+                self.send_400_response(f"The address and headers are larger than {ENVELOPE_BYTES_MAX >> 10} KiB.")
+            else:  # it may have been answered already
+                self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        """Count anew."""
+        super().on_message_begin()
+        self._envelope = 0
+
+    def on_body(self, body: bytes) -> None:
+        """Leave the body to its reader, who counts it."""
+        self._envelope -= len(body)
+        super().on_body(body)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGIApp) -> None:  # type: ignore[override]
         cycle.scope["extensions"] = {ANSWER: partial(self._answer, cycle)}  # type: ignore[dict-item]

@@ -1,6 +1,9 @@
 """The seed's two routes, byte for byte: `POST /vend-token` and `POST /add-credits`."""
 
+from typing import Annotated, Any
+
 import msgspec
+from msgspec import Meta
 
 from pluct.commands import text
 from pluct.engine import Engine
@@ -9,11 +12,15 @@ from pluct.web import access
 from pluct.web.endpoint import Answer, Call
 from pluct.web.problems import headers
 
+# Any, because the seed had one sentence for what is falsy in JavaScript, whatever its type: see `_is_missing`.
+_UserId = Annotated[Any, Meta(extra_json_schema={"anyOf": [{"type": "string"}, {"type": "null"}]})]
+_Amount = Annotated[Any, Meta(extra_json_schema={"anyOf": [{"type": "integer"}, {"type": "null"}]})]
+
 
 class SeedVendBody(msgspec.Struct, rename="camel"):
     """Who spends a credit."""
 
-    user_id: str | None = None
+    user_id: _UserId = None
     client_request_id: str | None = None
 
 
@@ -26,8 +33,8 @@ class SeedVendAnswer(msgspec.Struct):
 class SeedAddBody(msgspec.Struct, rename="camel"):
     """Who gets how many credits, and for which payment."""
 
-    user_id: str | None = None
-    amount: int | None = None
+    user_id: _UserId = None
+    amount: _Amount = None
     reference: str | None = None
     client_request_id: str | None = None
 
@@ -42,11 +49,12 @@ class SeedAddAnswer(msgspec.Struct, rename="camel"):
 async def vend_token(engine: Engine, call: Call) -> Answer:
     """Spend a credit on the default action."""
     body: SeedVendBody = call.body
-    if not body.user_id and call.caller.user_id is None and (body.user_id == "" or b"x-user-id" not in call.headers):
+    if call.caller.user_id is not None:
+        if body.user_id not in (None, call.caller.user_id):
+            raise Unauthorized  # not 403, which means "no credits" on this route
+    elif _is_missing(body.user_id) and (body.user_id is not None or b"x-user-id" not in call.headers):
         raise InvalidRequest("User ID is required")
-    if call.caller.user_id is not None and body.user_id not in (None, call.caller.user_id):
-        raise Unauthorized  # not 403, which means "no credits" on this route
-    user = access.user_id(call, body.user_id)
+    user = access.user_id(call, None if body.user_id is None else _string(body.user_id))
     vending = await engine.vend(user, key=access.idempotency_key(call, body.client_request_id))
     return Answer(SeedVendAnswer(vending.token), replayed=vending.replayed)
 
@@ -54,9 +62,11 @@ async def vend_token(engine: Engine, call: Call) -> Answer:
 async def add_credits(engine: Engine, call: Call) -> Answer:
     """Grant bought credits."""
     body: SeedAddBody = call.body
-    if not body.user_id or body.amount is None or body.amount < 1:
+    if _is_missing(body.user_id) or _is_missing(body.amount) or (type(body.amount) is int and body.amount < 1):
         raise InvalidRequest("User ID and positive amount are required")
-    call.user_id = text(body.user_id, "userId")
+    call.user_id = text(_string(body.user_id), "userId")
+    if type(body.amount) is not int:
+        raise InvalidRequest("amount must be a whole number, written in plain digits without quotes.")
     reference = None if body.reference is None else text(body.reference, "reference")
     fingerprint = (body.user_id, body.amount, "paid", None, 50, reference, None)
     granted = await engine.grant(
@@ -64,6 +74,17 @@ async def add_credits(engine: Engine, call: Call) -> Answer:
         claim=access.claim(call, "add", body.client_request_id, *fingerprint),
     )  # fmt: skip
     return Answer(SeedAddAnswer(True, granted.available_after), replayed=granted.replayed)
+
+
+def _is_missing(value: object) -> bool:
+    """Whether the first engine took this for nothing: it is falsy in JavaScript."""
+    return value in (None, "", 0)  # 0 is also false, 0.0 and -0.0
+
+
+def _string(value: object) -> str:
+    if not isinstance(value, str):
+        raise InvalidRequest("userId must be a string.")
+    return value
 
 
 _SENTENCES = {

@@ -42,18 +42,18 @@ class VendBody(_Body, rename="camel", kw_only=True):
     """What a user wants to do, and for how much where the action lets them say."""
 
     user_id: str | None = None
-    action: str = "default"
+    action: str | None = None
     cost: int | None = None
 
 
 class AddBody(_Body, rename="camel", kw_only=True):
     """Credits to grant: whose, how many, of what kind, for which payment."""
 
-    user_id: str | None = None
+    user_id: str
     amount: int
-    category: Category = "paid"
+    category: Category | None = None
     expires_at: str | None = None
-    priority: Annotated[int, Meta(ge=0, le=100)] = PRIORITY_DEFAULT
+    priority: Annotated[int, Meta(ge=0, le=100)] | None = None
     reference: str | None = None
     reason: str | None = None
 
@@ -188,7 +188,8 @@ async def vend_token(engine: Engine, call: Call) -> Answer:
     body: VendBody = call.body
     user = access.user_id(call, body.user_id)
     key = access.idempotency_key(call, body.client_request_id)
-    vending = await engine.vend(user, body.action, body.cost, key)
+    action = "default" if body.action is None else body.action
+    vending = await engine.vend(user, action, body.cost, key)
     ticket = vending.ticket
     answer = VendAnswer(
         request_id=call.request_id, token=vending.token, ticket_id=ticket.id, action=ticket.action, cost=ticket.cost,
@@ -207,18 +208,18 @@ async def balance(engine: Engine, call: Call) -> Answer:
 async def add(engine: Engine, call: Call) -> Answer:
     """Grant credits."""
     body: AddBody = call.body
-    if body.user_id is None:
-        raise InvalidRequest("userId is required.")
     user = access.user_id(call, body.user_id)
     if body.amount > AMOUNT_MAX:
         raise AmountTooLarge
     reference = None if body.reference is None else text(body.reference, "reference")
     reason = None if body.reason is None else _sentence(body.reason)
     expires_at = None if body.expires_at is None else time_of(body.expires_at)
-    fingerprint = (user, body.amount, body.category, expires_at, body.priority, reference, reason)
+    category: Category = "paid" if body.category is None else body.category
+    priority = PRIORITY_DEFAULT if body.priority is None else body.priority
+    fingerprint = (user, body.amount, category, expires_at, priority, reference, reason)
     source = "webhook" if call.caller.key is None else "api"
     granted = await engine.grant(
-        user, body.amount, source=source, actor=call.caller.id, category=body.category, priority=body.priority,
+        user, body.amount, source=source, actor=call.caller.id, category=category, priority=priority,
         expires_at=expires_at, reference=reference, reason=reason,
         claim=access.claim(call, "add", body.client_request_id, *fingerprint),
     )  # fmt: skip
@@ -342,7 +343,7 @@ def _sentence(value: str) -> str:
 def time_of(value: str) -> int:
     """A time as in RFC 3339, with any offset, in milliseconds."""
     try:
-        at = datetime.fromisoformat(value)
+        at = datetime.fromisoformat(value.upper())  # RFC 3339 allows t and z; this function does not
         if at.tzinfo is None:
             raise ValueError
         return (at.astimezone(UTC) - _EPOCH) // timedelta(milliseconds=1)
