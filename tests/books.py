@@ -407,7 +407,7 @@ class Trade:
     def until_more(self) -> None:
         """Wait until business has gone on for a while."""
         so_far = self.answers
-        until(lambda: self._failure or self.answers > so_far + 20 * CLIENTS, 60)
+        until(lambda: self._failure or self.answers > so_far + 10 * CLIENTS, 60)
 
     def until_refused(self) -> None:
         """Wait until several have been told that it does not go on."""

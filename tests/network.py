@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Self
 
 
@@ -13,7 +14,8 @@ class Network:
         self.target = target
         self.port = 0
         self._stop_at: tuple[bytes, bool] | None = None
-        self._lines: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
+        self._lines: set[asyncio.Future[None]] = set()
+        self._ends: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
 
@@ -69,39 +71,41 @@ class Network:
     async def _open(self) -> None:
         self._moves = asyncio.Event()
         self._moves.set()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _close(self) -> None:
         self._server.close()
         self._moves.set()
-        self._break()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while self._lines:
+            self._break()
+            await asyncio.wait(self._lines)
 
     def _break(self) -> None:
-        for ends in self._lines:
-            for end in ends:
-                end.transport.abort()
+        for end in self._ends:
+            end.transport.abort()
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(self._line(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        line = asyncio.ensure_future(self._line(reader, writer))
+        self._lines.add(line)
+        line.add_done_callback(self._lines.discard)
 
     async def _line(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ends = [writer]
+        self._ends.add(writer)
         try:
             await self._moves.wait()
             there, back = await asyncio.open_connection("127.0.0.1", self.target)
+            ends.append(back)
+            self._ends.add(back)
+            await asyncio.gather(self._carry(reader, back), self._carry(there, writer))
         except OSError:
-            writer.transport.abort()
-            return
-        ends = writer, back
-        self._lines.add(ends)
-        await asyncio.gather(self._carry(reader, back), self._carry(there, writer))
-        self._lines.discard(ends)
+            pass  # there is nobody at the other end: hang up
+        for end in ends:
+            end.close()
+            with suppress(OSError):
+                await end.wait_closed()
+            self._ends.discard(end)
 
     async def _carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         """Take what comes to the other end, until either end is closed."""

@@ -42,7 +42,7 @@ settle = "redeem"
 ttl_seconds = 3600
 """
 USERS = [f"user {number}" for number in range(6)]
-CLIENTS, REQUESTS = 24, 60
+CLIENTS, REQUESTS = 24, 40
 SETTLES = {"default": "vend", "quick": "redeem", "transcribe": "report"}
 GRACE_SECONDS = 86_400
 
@@ -321,12 +321,12 @@ def replays(log: list[Asked]) -> None:
 
 def test_each_expiry_happens_once(make_pluct: Make, postgresql_url: str) -> None:
     """Six processes look for what is due, in the same moment, and all find the same; the journal has it once."""
-    url, customers = fresh_database(postgresql_url), 150
-    toml = 'returned_grace_seconds = 1\n[actions.default]\nsettle = "redeem"\nttl_seconds = 6\n'
+    url, customers = fresh_database(postgresql_url), 100
+    toml = 'returned_grace_seconds = 1\n[actions.default]\nsettle = "redeem"\nttl_seconds = 4\n'
     pair = [make_pluct(f"engine-{number}", toml, DATABASE_URL=url) for number in (1, 2)]
     for server in pair:
         server.start("--workers", "3")
-    end = datetime.now(UTC) + timedelta(seconds=6)
+    end = datetime.now(UTC) + timedelta(seconds=4)
 
     async def fill() -> None:
         headers, limits = {"x-webhook-secret": WEBHOOK_SECRET}, httpx.Limits(max_connections=16)

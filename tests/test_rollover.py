@@ -128,9 +128,7 @@ def taken(pluct: Pluct) -> bool:
     return 'route="/vend-token"' in pluct.client.get("/metrics").text
 
 
-@pytest.mark.parametrize(
-    ("name", "options"), [("haproxy", "--drain 1.5"), ("nginx", ""), ("nginx", "--workers 2 --drain 0.5")]
-)
+@pytest.mark.parametrize(("name", "options"), [("haproxy", "--drain 1.5"), ("nginx", "--workers 2")])
 def test_a_rolling_restart_loses_no_request(
     make_pluct: Make, postgresql_url: str, tmp_path: Path, name: str, options: str
 ) -> None:

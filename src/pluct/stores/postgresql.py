@@ -12,6 +12,7 @@ Only a connection lost during COMMIT leaves an outcome unknown; lost before, not
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -102,7 +103,7 @@ class PostgresqlReads:
     """What can be read of one database, be it the primary or a replica."""
 
     def __init__(self, url: str, name: str) -> None:
-        self._readers = _Connections(partial(_connect, url, name), READERS)
+        self._readers = _Connections(partial(_connect, _hosts(url), name), READERS)
 
     async def wallet(self, user_id: str) -> Wallet | None:
         """See `Store.wallet`."""
@@ -158,7 +159,7 @@ class PostgresqlStore(PostgresqlReads):
         self._lane_count = lanes
         name = SERVER if serving else GUEST
         super().__init__(url, name)
-        self._lanes = _Connections(partial(_connect, url, name), lanes)
+        self._lanes = _Connections(partial(_connect, _hosts(url), name), lanes)
         self._replica = None if read_url is None else PostgresqlReads(read_url, name)
         self.reads: Reads = self if self._replica is None else ReplicaReads(self._replica, self)
 
@@ -425,7 +426,7 @@ class _Connections:
 @asynccontextmanager
 async def alone(url: str) -> AsyncIterator["Connection[Any]"]:
     """A connection for one long piece of work, such as a check. Whatever breaks it off undoes what is not committed."""
-    connection = await _connect(url, GUEST, WORK_SECONDS_MAX)
+    connection = await _connect(_hosts(url), GUEST, WORK_SECONDS_MAX)
     try:
         yield connection
         await connection.close()
@@ -435,14 +436,33 @@ async def alone(url: str) -> AsyncIterator["Connection[Any]"]:
         connection.terminate()
 
 
-async def _connect(url: str, name: str, seconds_max: float | None = None) -> "Connection[Any]":
-    try:
-        return await asyncpg.connect(
-            url, timeout=CONNECT_SECONDS_MAX, command_timeout=seconds_max or STATEMENT_SECONDS_MAX,
-            server_settings={"application_name": name},
-        )  # fmt: skip
-    except _DRIVER_ERRORS as error:
-        raise _translated(error) from error
+async def _connect(hosts: list[str], name: str, seconds_max: float | None = None) -> "Connection[Any]":
+    """A connection to the first host that gives one, and next time it is the first to be asked.
+
+    Each has a time of its own, which the driver does not give: a host that lost its power says nothing at all.
+    """
+    failure: Exception | None = None
+    for host in list(hosts):
+        try:
+            connection = await asyncpg.connect(
+                host, timeout=CONNECT_SECONDS_MAX, command_timeout=seconds_max or STATEMENT_SECONDS_MAX,
+                server_settings={"application_name": name},
+            )  # fmt: skip
+        except _DRIVER_ERRORS as error:
+            failure = error
+        else:
+            hosts.sort(key=host.__ne__)
+            return connection
+    assert failure is not None, "there is always a host"
+    raise _translated(failure) from failure
+
+
+def _hosts(url: str) -> list[str]:
+    """An address for each host that the address lists."""
+    found = re.fullmatch(r"(\w+://(?:[^/?]*@)?)([^/?]*)(.*)", url, flags=re.S)
+    if found is None or "prefer-standby" in found[3]:  # which is a choice among all of them
+        return [url]
+    return [found[1] + host + found[3] for host in found[2].split(",")]
 
 
 async def _record(
