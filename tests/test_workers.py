@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -19,11 +20,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from conftest import Pluct, new_id, until
+from pluct.errors import SetupError
 from pluct.observe import Counts, SharedCounts, write_lines
 from pluct.stores.schema import APPLICATION_ID
+from pluct.workers import Work, Workers
 from postgres import alive, children, fresh_database
 
 WORKERS = 3
+FORKED = get_context("fork")
 
 
 @pytest.fixture
@@ -182,6 +186,60 @@ def test_a_signal_before_it_serves_is_not_forgotten(
     assert pluct.ended() == 0
 
 
+def supervised(work: Work, *, announce: Callable[[], None] = lambda: None) -> str:
+    """How a parent of two such workers ends, in a process of its own: what it could not do, or nothing."""
+    mine, theirs = FORKED.Pipe(duplex=False)
+
+    def run() -> None:
+        try:
+            Workers(2, work, lambda: None, 0.5).run(announce)
+            theirs.send("")
+        except SetupError as error:
+            theirs.send(error.sentence)
+
+    parent = FORKED.Process(target=run)
+    parent.start()
+    assert mine.poll(20)
+    said: str = mine.recv()
+    assert not children(parent.pid or 0)
+    parent.join()
+    for end in (mine, theirs):
+        end.close()
+    return said
+
+
+def test_a_worker_that_does_not_stop_is_killed() -> None:
+    """Whatever it is stuck in, the parent ends, and says so."""
+
+    def stuck(number: int, answers: Callable[[], None]) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        answers()
+        signal.pause()
+
+    said = supervised(stuck, announce=lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert "did not stop in time" in said
+
+
+def test_a_worker_that_fails_says_why() -> None:
+    """At the start, all are stopped; when told to stop, too: the reason is the parent's."""
+
+    def broken(number: int, answers: Callable[[], None]) -> None:
+        if number == 1:
+            raise ValueError("this one")
+        answers()
+        signal.pause()
+
+    assert supervised(broken) == "This is a bug in pluct: ValueError: this one"
+
+    def bad_at_leaving(number: int, answers: Callable[[], None]) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
+        answers()
+        signal.pause()
+
+    said = supervised(bad_at_leaving, announce=lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert said.endswith("ended with status 3.")
+
+
 # The log
 
 
@@ -189,13 +247,12 @@ def test_lines_of_several_processes_do_not_mix() -> None:
     """Each is whole, though all write more at once than the pipe takes."""
     reading, writing = os.pipe()
     turn = os.memfd_create("turn")
-    context = get_context("fork")
 
     def write(mark: int) -> None:
         for _ in range(5):
             write_lines(writing, (b"%d" % mark * 200 + b"\n") * 2000, turn)
 
-    processes = [context.Process(target=write, args=(mark,)) for mark in range(4)]
+    processes = [FORKED.Process(target=write, args=(mark,)) for mark in range(4)]
     for process in processes:
         process.start()
     os.close(writing)
