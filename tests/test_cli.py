@@ -47,7 +47,8 @@ def test_a_key_is_made_listed_and_revoked(server: Pluct) -> None:
     assert server.client.get("/v1/wallets/u", headers=headers).status_code == 200
     (listed,) = server.json("keys", "list")["keys"]
     assert (listed["id"], listed["name"], "revokedAt" in listed) == (made["id"], "Amina's phone", False)
-    assert made["secret"] not in server.run("keys", "list").stdout
+    shown = server.run("keys", "list", COLUMNS="80").stdout
+    assert made["secret"] not in shown and made["id"] in shown
     assert "revokedAt" in server.json("keys", "revoke", made["id"])
     assert server.client.get("/v1/wallets/u", headers=headers).status_code == 401
     assert made["secret"].encode() not in server.database.read_bytes()

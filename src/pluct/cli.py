@@ -21,7 +21,7 @@ import msgspec
 from msgspec.structs import replace
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from pluct import __version__, app, kv_import, settings
 from pluct.commands import text
@@ -77,8 +77,9 @@ def main() -> NoReturn:
 def cli() -> None:
     """Sell premium actions for prepaid credits: payments grant credits, credits buy single-use tickets.
 
-    Settings come from the environment and from ./pluct.toml; the ledger is the SQLite file that DATABASE_URL names
-    (sqlite:///data/pluct.db). Every command works while a server runs on the same file.
+    Settings come from the environment and from ./pluct.toml. The ledger is what DATABASE_URL names: a SQLite file
+    (sqlite:///data/pluct.db if nothing is said) or a PostgreSQL database (postgresql://user@host/database). Every
+    command works while servers run on the same ledger.
     """
 
 
@@ -167,10 +168,10 @@ def keys_list(as_json: bool) -> None:
     if as_json:
         _print_json({"keys": [_key_fields(key) for key in found]})
         return
-    table = Table("id", "role", "name", "created", "revoked")
-    for key in found:
-        revoked = "" if key.revoked_at is None else v1.rfc3339(key.revoked_at)
-        table.add_row(key.id, key.role, _plain(key.name), v1.rfc3339(key.created_at), revoked)
+    table = Table(Column("id", no_wrap=True), Column("role", no_wrap=True), "name", "created", "revoked")
+    for key in found:  # an id in one piece, to be copied
+        revoked = "" if key.revoked_at is None else v1.rfc3339(key.revoked_at)[:10]
+        table.add_row(key.id, key.role, _plain(key.name), v1.rfc3339(key.created_at)[:10], revoked)
     _print_table(table, "There are no keys yet: pluct keys create --help")
 
 
