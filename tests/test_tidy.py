@@ -42,6 +42,10 @@ ROOMS = {
     "pluct.errors": Room(set(), PURE),
     "pluct.commands": Room(CORE, PURE | {"msgspec"}),
     "pluct.ledger": Room({*CORE, "pluct.commands"}, PURE | {"msgspec"}),
+    "pluct.money": Room({"pluct.errors"}, PURE),
+    "pluct.gateways": Room(
+        {*CORE, "pluct.money", "pluct.gateways"}, STANDARD | {"httpx", "msgspec", "standardwebhooks", "stripe"}
+    ),
     "pluct.catalog": Room(CORE, PURE | {"msgspec"}),
     "pluct.tickets": Room({*CORE, "pluct.catalog.ISSUER"}, STANDARD | {"msgspec", "joserfc"}),
     "pluct.observe": Room(CORE, STANDARD | {"msgspec", "prometheus_client"}),

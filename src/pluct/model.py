@@ -119,6 +119,46 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     actor: str | None = None
 
 
+CheckoutState = Literal["created", "pending", "paid", "failed", "expired", "review"]
+PaymentState = Literal[
+    "unmatched", "review", "paid", "failed", "part_refunded", "refunded", "disputed", "written_off"
+]  # fmt: skip
+
+
+class Pack(msgspec.Struct, frozen=True, gc=False):
+    """Credits at a price, as users buy them. `price` in minor units of `currency`."""
+
+    id: str
+    name: str
+    currency: str
+    price: int
+    credits: int
+
+
+class Checkout(msgspec.Struct, frozen=True, gc=False):
+    """A user's wish to buy a pack at one gateway. Its `payment_code` is what people type; it stays payable for ever."""
+
+    id: str
+    user_id: str
+    gateway: str
+    pack_id: str
+    currency: str
+    price: int  # minor units
+    credits: int
+    payment_code: str
+    token_hash: bytes  # SHA-256 of the token in its callback's address
+    state: CheckoutState
+    created_at: int
+    updated_at: int
+    message: str = ""  # for the user
+    gateway_reference: str | None = None
+    redirect_url: str | None = None
+    phone_hash: bytes | None = None
+    phone_mask: str | None = None
+    due_at: int | None = None  # when the gateway is asked next
+    asked: int = 0  # how often it was
+
+
 class Granted(msgspec.Struct, frozen=True, tag="granted", omit_defaults=True, gc=False):
     """Credits were given."""
 
