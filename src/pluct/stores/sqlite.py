@@ -20,11 +20,12 @@ from queue import SimpleQueue
 from typing import IO, Any
 
 from pluct import ledger
-from pluct.commands import Command, Expire, ticket_ids
+from pluct.commands import NOTHING, Command, Expire, Needs, needs, reference_key
 from pluct.errors import OutcomeUnknown, Refusal, SetupError, Unavailable
-from pluct.model import ApiKey, Entry, Outcome, Ticket, Vended, Wallet
+from pluct.model import ApiKey, Booked, CheckedOut, Checkout, Entry, Outcome, Ticket, Vended, Wallet
 from pluct.stores import Violation, rows, schema, sqlite_check
 from pluct.stores.batching import Batcher
+from pluct.stores.payment_reads import PaymentReads
 
 #: How long a writer waits for another process's transaction to end.
 BUSY_SECONDS_MAX = 5.0
@@ -55,18 +56,36 @@ SELECT {rows.ENTRY} FROM walk
 
 _PUT_WALLET = f"""
 INSERT INTO wallets ({rows.WALLET})
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (user_id) DO UPDATE SET available = excluded.available, held = excluded.held, debt = excluded.debt,
   entries = excluded.entries, last_entry_id = excluded.last_entry_id, next_expiry_at = excluded.next_expiry_at,
-  updated_at = excluded.updated_at, lots = excluded.lots
+  updated_at = excluded.updated_at, lots = excluded.lots, standing = excluded.standing
 """
 _ADD_ENTRY = "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _ADD_TICKET = "INSERT INTO tickets VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _SETTLE_TICKET = "UPDATE tickets SET state = ?, redeemed_at = ?, captured = ?, returned = ?, due_at = ? WHERE id = ?"
 _PUT_CLAIM = f"INSERT OR REPLACE INTO claims ({rows.CLAIM}) VALUES (?, ?, ?, ?, ?)"
 
+_PAYMENT = f"SELECT {rows.PAYMENT} FROM payments WHERE "
+_CHECKOUT = f"SELECT {rows.CHECKOUT} FROM checkouts WHERE id = ?"
+#: Payments of a checkout that may be the same money as another that is told of.
+_OPEN_PAYMENTS = _PAYMENT + "checkout_id = ? AND (reference IS NULL OR state IN ('unmatched', 'review'))"
 
-class SqliteStore:
+
+def _put(table: str, columns: str) -> str:
+    """A statement for a row that is new or takes the place of the one with its id."""
+    names = columns.split(", ")
+    changes = ", ".join(f"{name} = excluded.{name}" for name in names if name != "id")
+    marks = ", ".join("?" * len(names))
+    return f"INSERT INTO {table} ({columns}) VALUES ({marks}) ON CONFLICT (id) DO UPDATE SET {changes}"
+
+
+_PUT_PAYMENT = _put("payments", rows.PAYMENT)
+_PUT_CHECKOUT = _put("checkouts", rows.CHECKOUT)
+_ADD_EVENT = f"INSERT INTO payment_events ({rows.EVENT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+class SqliteStore(PaymentReads):
     """The `Store` over one file. Made and used inside a running event loop."""
 
     def __init__(
@@ -188,30 +207,21 @@ class SqliteStore:
             self._write = None
 
     def _fetch(self, connection: sqlite3.Connection, commands: Sequence[Command]) -> ledger.View:
-        """Load what the commands name: their claims, then tickets (also of remembered vends), then wallets."""
+        """Load what the commands name: their claims with what these remember, what else they need, their wallets."""
         view = ledger.View(self._next_id)
         execute = connection.execute
         for command in commands:
             for once in command.claims:
-                row = execute(_CLAIM, (once.key,)).fetchone()
-                if row is not None:
-                    claim = view.claims[once.key] = rows.claim(row)
-                    if isinstance(claim.outcome, Vended):
-                        self._fetch_ticket(execute, view, claim.outcome.ticket_id)
-            for ticket_id in ticket_ids(command):
-                self._fetch_ticket(execute, view, ticket_id)
+                _fetch_claim(execute, view, once.key)
+            needed = needs(command)
+            if needed is not NOTHING:
+                _fetch_needed(execute, view, needed)
             user_id = command.user_id
             if user_id not in view.wallets:
                 row = execute(_WALLET, (user_id,)).fetchone()
                 if row is not None:
                     view.wallets[user_id] = rows.wallet(row)
         return view
-
-    @staticmethod
-    def _fetch_ticket(execute: Callable[..., sqlite3.Cursor], view: ledger.View, ticket_id: str) -> None:
-        row = execute(_TICKET, (ticket_id,)).fetchone()
-        if row is not None:
-            view.tickets[ticket_id] = rows.ticket(row)
 
     # Reading
 
@@ -278,6 +288,9 @@ class SqliteStore:
             return await asyncio.to_thread(sqlite_check.check, self.path, progress)
         except sqlite3.Error as error:
             raise _translated(error) from error
+
+    async def _rows(self, sql: str, *values: object) -> list[Any]:
+        return self._all(sql.replace("$", "?"), *values)
 
     def _one(self, sql: str, *values: object) -> Any:
         found = self._all(sql, *values)
@@ -360,6 +373,48 @@ def connect(path: Path, busy_seconds: float) -> sqlite3.Connection:
     return connection
 
 
+def _fetch_claim(execute: Callable[..., sqlite3.Cursor], view: ledger.View, key: bytes) -> None:
+    row = execute(_CLAIM, (key,)).fetchone()
+    if row is None:
+        return
+    claim = view.claims[key] = rows.claim(row)
+    match claim.outcome:
+        case Vended(ticket_id=ticket_id):
+            _fetch_ticket(execute, view, ticket_id)
+        case CheckedOut(checkout_id=checkout_id):
+            _fetch_needed(execute, view, Needs(checkouts=(checkout_id,)))
+        case Booked(payment_id=str(payment_id)):
+            _fetch_needed(execute, view, Needs(payments=(payment_id,)))
+
+
+def _fetch_ticket(execute: Callable[..., sqlite3.Cursor], view: ledger.View, ticket_id: str) -> None:
+    row = execute(_TICKET, (ticket_id,)).fetchone()
+    if row is not None:
+        view.tickets[ticket_id] = rows.ticket(row)
+
+
+def _fetch_needed(execute: Callable[..., sqlite3.Cursor], view: ledger.View, needed: Needs) -> None:
+    """See `Needs`."""
+    for ticket_id in needed.tickets:
+        _fetch_ticket(execute, view, ticket_id)
+    payments = [row for id in needed.payments for row in execute(_PAYMENT + "id = ?", (id,))]
+    for name in needed.payment_names:
+        payments += execute(_PAYMENT + "namespace = ? AND reference = ?", name)
+        payments += execute(_PAYMENT + "namespace = ? AND link = ?", name)
+    for checkout_id in needed.checkouts:
+        payments += execute(_OPEN_PAYMENTS, (checkout_id,))
+    checkouts, references = set(needed.checkouts), set(needed.references)
+    for payment in map(rows.payment, payments):
+        view.payments[payment.id] = payment
+        checkouts |= {payment.checkout_id} - {None}
+        references |= {payment.reference} - {None}
+    for checkout_id in checkouts:
+        for row in execute(_CHECKOUT, (checkout_id,)):
+            view.checkouts[checkout_id] = Checkout(*row)
+    for reference in references:
+        _fetch_claim(execute, view, reference_key(reference))
+
+
 def _record(connection: sqlite3.Connection, view: ledger.View) -> None:
     """Write what the view says has changed."""
     executemany = connection.executemany
@@ -376,6 +431,13 @@ def _record(connection: sqlite3.Connection, view: ledger.View) -> None:
         )
     if view.entries:
         executemany(_ADD_ENTRY, [rows.entry_row(entry) for entry in view.entries])
+    if view.changed_payments:  # first those that give up their names: others take them over
+        payments = sorted(view.changed_payments.values(), key=lambda payment: payment.state != "failed")
+        executemany(_PUT_PAYMENT, [rows.payment_row(payment) for payment in payments])
+    if view.changed_checkouts:
+        executemany(_PUT_CHECKOUT, [rows.checkout_row(checkout) for checkout in view.changed_checkouts.values()])
+    if view.events:
+        executemany(_ADD_EVENT, [rows.event_row(event) for event in view.events])
     if view.probed_at is not None:
         connection.execute("INSERT OR REPLACE INTO probe VALUES (1, ?)", (view.probed_at,))
 
