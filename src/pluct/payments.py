@@ -217,7 +217,7 @@ def _joined(view: View, draft: Draft, payment: Payment, double: Payment, clawbac
         payment = caught_up(draft, payment, double.refunded if not double.settled else 0, double.disputes, clawback)
     else:
         payment = replace(
-            payment, refunded=max(payment.refunded, min(double.refunded, payment.amount)),
+            payment, refunded=max(payment.refunded, min(double.refunded, payment.amount or ALL_OF_IT)),
             disputes=with_cases(payment.disputes, *double.disputes),
         )  # fmt: skip
     gone = _noted(double, f"It is the same money as payment {payment.id}.")
