@@ -3,29 +3,31 @@
 A few connections ("lanes") each run one batch at a time: lock the wallets in user order, fetch, decide, record, commit.
 No rule is in SQL. What keeps processes apart:
 
-- A command changes the rows of one user only, and holds the lock of that user's wallet while it does.
+- A command changes the wallet and the tickets of one user only, and holds the lock of that wallet while it does.
 - What has no row to lock yet (a new wallet, a key or reference used for the first time) is unique: of two processes
   one inserts it, and the other's batch is undone and decided again over what the winner wrote.
-- Locks are taken in one order everywhere (wallets by user, then new wallets by user, then claims by key): no deadlock.
+- Payments and checkouts, which may be told of before their user is known, are locked too.
+- Locks are taken in one order everywhere (wallets by user, payments and checkouts by id, then new wallets by user, then
+  claims by key, then new payments by name): no deadlock.
 
 Only a connection lost during COMMIT leaves an outcome unknown; lost before, nothing was recorded.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from itertools import chain
 from typing import Any
 
 import asyncpg
 from asyncpg import Connection
 
 from pluct import ledger
-from pluct.commands import Command, Expire, Probe, ticket_ids
+from pluct.commands import NOTHING, Command, Expire, Needs, needs, reference_key
 from pluct.errors import OutcomeUnknown, Refusal, SetupError, Unavailable
-from pluct.model import ApiKey, Entry, Outcome, Ticket, Vended, Wallet
+from pluct.model import ApiKey, Booked, CheckedOut, Checkout, Entry, Outcome, Payment, Ticket, Vended, Wallet
 from pluct.stores import Violation, postgresql_check, rows, schema
 from pluct.stores.batching import Batcher
+from pluct.stores.payment_reads import PaymentReads
 
 #: Batches in flight per process: while one waits for its commit, another is decided.
 LANES = 2
@@ -39,6 +41,18 @@ _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeou
 _LOCK_WALLETS = f"SELECT {rows.WALLET} FROM wallets WHERE user_id = ANY($1::text[]) ORDER BY user_id FOR UPDATE"
 _CLAIMS = f"SELECT {rows.CLAIM} FROM claims WHERE key = ANY($1::bytea[])"
 _TICKETS = f"SELECT {rows.TICKET} FROM tickets WHERE id = ANY($1::text[])"
+#: By id, by reference or link, and those of checkouts that may be the same money as another that is told of.
+_LOCK_PAYMENTS = f"""
+SELECT {rows.PAYMENT} FROM payments WHERE id IN (
+  SELECT unnest($1::text[])
+  UNION ALL SELECT id FROM unnest($2::text[], $3::text[]) AS named (a, b)
+    JOIN payments ON namespace = a AND reference = b
+  UNION ALL SELECT id FROM unnest($2::text[], $3::text[]) AS named (a, b) JOIN payments ON namespace = a AND link = b
+  UNION ALL SELECT id FROM payments
+    WHERE checkout_id = ANY($4::text[]) AND (reference IS NULL OR state IN ('unmatched', 'review'))
+) ORDER BY id FOR UPDATE
+"""
+_LOCK_CHECKOUTS = f"SELECT {rows.CHECKOUT} FROM checkouts WHERE id = ANY($1::text[]) ORDER BY id FOR UPDATE"
 
 
 def _add(table: str, row: str, columns: str) -> str:
@@ -53,13 +67,18 @@ def _change(table: str, row: str, columns: str, key: str) -> str:
 #: How a batch is written, in one statement: a part for each kind of change there is. Rows that another process may add
 #: at the same moment are in the same order in every statement, parts as well as rows: that is the order of locks.
 _PARTS = {
-    "new_wallets": _add("wallets", "wallet_row", rows.WALLET),
+    "new_wallets": _add("wallets", "wallet_row_2", rows.WALLET),
     "new_claims": _add("claims", "claim_row", rows.CLAIM),
+    "new_payments": _add("payments", "payment_row", rows.PAYMENT),
+    "new_checkouts": _add("checkouts", "checkout_row", rows.CHECKOUT),
     "claims": _change("claims", "claim_row", rows.CLAIM, "key"),
-    "wallets": _change("wallets", "wallet_row", rows.WALLET, "user_id"),
+    "wallets": _change("wallets", "wallet_row_2", rows.WALLET, "user_id"),
+    "payments": _change("payments", "payment_row", rows.PAYMENT, "id"),
+    "checkouts": _change("checkouts", "checkout_row", rows.CHECKOUT, "id"),
     "new_tickets": _add("tickets", "ticket_row", rows.TICKET),
     "tickets": _change("tickets", "ticket_row", "id, state, redeemed_at, captured, returned, due_at", "id"),
     "entries": _add("entries", "entry_row", rows.ENTRY),
+    "events": _add("payment_events", "event_row", rows.EVENT),
     "probe": "INSERT INTO probe VALUES (1, ${}) ON CONFLICT (id) DO UPDATE SET at = excluded.at",
 }
 _ENTRY_COLUMNS = rows.ENTRY.replace(",", "").split()
@@ -78,9 +97,11 @@ _ENVIRONMENT = ("08", "28", "3D", "53", "57", "58", "XX")
 #: And single states: permission, read-only (a standby), a lock not had in time.
 _ENVIRONMENT_STATES = frozenset({"42501", "25006", "55P03", "42P01"})
 _RACES = frozenset({"40001", "40P01"})
+#: Where a row that is there already is another process's, and can be seen now.
+_RACED_FOR = frozenset({"wallets", "claims", "payments", "checkouts"})
 
 
-class PostgresqlStore:
+class PostgresqlStore(PaymentReads):
     """The `Store` over one database. Made and used inside a running event loop."""
 
     def __init__(
@@ -136,16 +157,16 @@ class PostgresqlStore:
         try:
             await connection.execute(_BEGIN)
             view = await self._fetch(connection, commands)
-            known = frozenset(view.wallets), frozenset(view.claims)
+            known = _Known(view)
             now = self._clock()
             outcomes = [ledger.decide(view, command, now) for command in commands]
             if not view.changed:
                 await connection.execute("ROLLBACK")
                 return outcomes
-            await _record(connection, view, *known)
+            await _record(connection, view, known)
         except asyncpg.PostgresError as error:
             if error.sqlstate in _RACES or (
-                isinstance(error, asyncpg.UniqueViolationError) and error.table_name in ("wallets", "claims")
+                isinstance(error, asyncpg.UniqueViolationError) and error.table_name in _RACED_FOR
             ):
                 await connection.execute("ROLLBACK")
                 raise _LostRace from error
@@ -157,25 +178,25 @@ class PostgresqlStore:
         return outcomes
 
     async def _fetch(self, connection: "Connection[Any]", commands: Sequence[Command]) -> ledger.View:
-        """Lock the wallets the commands name, then load claims, then tickets (also of remembered vends).
+        """Lock the wallets the commands name, then load claims, then what else they need and what claims remember.
 
         Each statement sees what was committed before it began, so what it reads of a locked wallet is final.
         """
         view = ledger.View(self._next_id)
-        users = {command.user_id for command in commands if not isinstance(command, Probe)}
+        users = {command.user_id for command in commands} - {""}
         if users:
             for row in await connection.fetch(_LOCK_WALLETS, list(users)):
                 view.wallets[row[0]] = rows.wallet(row)
-        keys = [once.key for command in commands for once in command.claims]
-        tickets = set(chain.from_iterable(ticket_ids(command) for command in commands))
+        needed = [need for command in commands if (need := needs(command)) is not NOTHING]
+        wanted = _Wanted(needed)
+        keys = {once.key for command in commands for once in command.claims}
         if keys:
-            for row in await connection.fetch(_CLAIMS, keys):
-                claim = view.claims[row[0]] = rows.claim(row)
-                if isinstance(claim.outcome, Vended):
-                    tickets.add(claim.outcome.ticket_id)
-        if tickets:
-            for row in await connection.fetch(_TICKETS, list(tickets)):
+            await _fetch_claims(connection, view, keys, wanted)
+        if wanted.tickets:
+            for row in await connection.fetch(_TICKETS, list(wanted.tickets)):
                 view.tickets[row[0]] = rows.ticket(row)
+        if wanted.of_payments:
+            await _fetch_payments(connection, view, wanted)
         return view
 
     # Reading
@@ -249,6 +270,9 @@ class PostgresqlStore:
         finally:
             await connection.close()
 
+    async def _rows(self, sql: str, *values: object) -> list[Any]:
+        return await self._all(sql, *values)
+
     async def _one(self, sql: str, *values: object) -> Any:
         found = await self._all(sql, *values)
         return found[0] if found else None
@@ -285,7 +309,7 @@ async def _applied(connection: "Connection[Any]", newest: int) -> int:
     found = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")
     tables = {row[0] for row in found}
     if "pluct_schema" not in tables:
-        if tables & {"wallets", "entries", "tickets", "claims", "api_keys", "probe"}:
+        if tables & {"wallets", "entries", "tickets", "claims", "api_keys", "probe", "checkouts", "payments"}:
             raise SetupError("This database has another program's tables; name an empty one in DATABASE_URL.")
         return 0
     version: int = await connection.fetchval("SELECT coalesce(max(version), 0) FROM pluct_schema")
@@ -352,25 +376,88 @@ async def _connect(url: str) -> "Connection[Any]":
         raise _translated(error) from error
 
 
-async def _record(
-    connection: "Connection[Any]", view: ledger.View, known_wallets: frozenset[str], known_claims: frozenset[bytes]
+class _Wanted:
+    """What a batch needs to see besides wallets and claims; claims may remember more of it."""
+
+    def __init__(self, needed: Sequence[Needs]) -> None:
+        self.tickets = {id for need in needed for id in need.tickets}
+        self.payments = {id for need in needed for id in need.payments}
+        self.names = {name for need in needed for name in need.payment_names}
+        self.checkouts = {id for need in needed for id in need.checkouts}
+        self.references = {reference for need in needed for reference in need.references}
+
+    @property
+    def of_payments(self) -> bool:
+        """Whether payments or checkouts are among it."""
+        return bool(self.payments or self.names or self.checkouts)
+
+
+async def _fetch_claims(
+    connection: "Connection[Any]", view: ledger.View, keys: Iterable[bytes], wanted: _Wanted
 ) -> None:
+    for row in await connection.fetch(_CLAIMS, list(keys)):
+        claim = view.claims[row[0]] = rows.claim(row)
+        match claim.outcome:
+            case Vended(ticket_id=ticket_id):
+                wanted.tickets.add(ticket_id)
+            case CheckedOut(checkout_id=checkout_id):
+                wanted.checkouts.add(checkout_id)
+            case Booked(payment_id=str(payment_id)):
+                wanted.payments.add(payment_id)
+
+
+async def _fetch_payments(connection: "Connection[Any]", view: ledger.View, wanted: _Wanted) -> None:
+    """Lock the payments, then their checkouts, and load what is claimed under their references. See `Needs`."""
+    namespaces, names = [name[0] for name in wanted.names], [name[1] for name in wanted.names]
+    found = await connection.fetch(
+        _LOCK_PAYMENTS, list(wanted.payments), namespaces, names, list(wanted.checkouts)
+    )  # fmt: skip
+    view.payments = {payment.id: payment for payment in map(rows.payment, found)}
+    payments = view.payments.values()
+    checkouts = {*wanted.checkouts, *(payment.checkout_id for payment in payments if payment.checkout_id)}
+    if checkouts:
+        for row in await connection.fetch(_LOCK_CHECKOUTS, list(checkouts)):
+            view.checkouts[row[0]] = Checkout(*row)
+    references = {*wanted.references, *(payment.reference for payment in payments if payment.reference)}
+    if references:
+        await _fetch_claims(connection, view, map(reference_key, references), wanted)
+
+
+class _Known:
+    """Which rows were there before a batch was decided; the others are new."""
+
+    def __init__(self, view: ledger.View) -> None:
+        self.wallets, self.claims = frozenset(view.wallets), frozenset(view.claims)
+        self.payments, self.checkouts = frozenset(view.payments), frozenset(view.checkouts)
+
+
+async def _record(connection: "Connection[Any]", view: ledger.View, known: _Known) -> None:
     """Write what the view says has changed, in one statement and so in one round trip."""
-    wallets = [rows.wallet_row(wallet) for _, wallet in sorted(view.changed_wallets.items())]
-    claims = [rows.claim_row(claim) for _, claim in sorted(view.changed_claims.items())]
-    changes: dict[str, Any] = {
-        "new_wallets": [row for row in wallets if row[0] not in known_wallets],
-        "new_claims": [row for row in claims if row[0] not in known_claims],
-        "claims": [row for row in claims if row[0] in known_claims],
-        "wallets": [row for row in wallets if row[0] in known_wallets],
+    changes: dict[str, Any] = {}
+    for name, before, changed in (
+        ("wallets", known.wallets, [rows.wallet_row(wallet) for _, wallet in sorted(view.changed_wallets.items())]),
+        ("claims", known.claims, [rows.claim_row(claim) for _, claim in sorted(view.changed_claims.items())]),
+        ("payments", known.payments, [rows.payment_row(p) for p in sorted(view.changed_payments.values(), key=_name)]),
+        ("checkouts", known.checkouts, [rows.checkout_row(c) for _, c in sorted(view.changed_checkouts.items())]),
+    ):  # fmt: skip
+        if changed:
+            changes["new_" + name] = [row for row in changed if row[0] not in before]
+            changes[name] = [row for row in changed if row[0] in before]
+    changes |= {
         "new_tickets": [rows.ticket_row(ticket) for ticket in view.new_tickets.values()],
         "tickets": [rows.ticket_row(ticket) for ticket in view.changed_tickets.values()],
         "entries": [rows.entry_row(entry) for entry in view.entries],
+        "events": [rows.event_row(event) for event in view.events],
         "probe": view.probed_at,
     }
-    changes = {name: change for name, change in changes.items() if change}
-    parts = [f"part_{at} AS ({_PARTS[name].format(at)})" for at, name in enumerate(changes, 1)]
-    await connection.execute(f"WITH {', '.join(parts)} SELECT", *changes.values())
+    written = [name for name in _PARTS if changes.get(name)]
+    parts = [f"part_{at} AS ({_PARTS[name].format(at)})" for at, name in enumerate(written, 1)]
+    await connection.execute(f"WITH {', '.join(parts)} SELECT", *(changes[name] for name in written))
+
+
+def _name(payment: Payment) -> tuple[str, str, str]:
+    """By what other processes may add the same payment."""
+    return payment.namespace, payment.reference or "", payment.id
 
 
 def _translated(error: Exception) -> Exception:

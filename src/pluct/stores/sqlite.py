@@ -403,11 +403,10 @@ def _fetch_needed(execute: Callable[..., sqlite3.Cursor], view: ledger.View, nee
         payments += execute(_PAYMENT + "namespace = ? AND link = ?", name)
     for checkout_id in needed.checkouts:
         payments += execute(_OPEN_PAYMENTS, (checkout_id,))
-    checkouts, references = set(needed.checkouts), set(needed.references)
-    for payment in map(rows.payment, payments):
-        view.payments[payment.id] = payment
-        checkouts |= {payment.checkout_id} - {None}
-        references |= {payment.reference} - {None}
+    found = [rows.payment(row) for row in payments]
+    view.payments |= {payment.id: payment for payment in found}
+    checkouts = {*needed.checkouts, *(payment.checkout_id for payment in found if payment.checkout_id)}
+    references = {*needed.references, *(payment.reference for payment in found if payment.reference)}
     for checkout_id in checkouts:
         for row in execute(_CHECKOUT, (checkout_id,)):
             view.checkouts[checkout_id] = Checkout(*row)
