@@ -433,6 +433,19 @@ def test_two_receipts_are_never_one_payment(page: Page) -> None:
     assert [each.state for each in page.all()] == ["unmatched", "unmatched"]
 
 
+def test_credits_of_another_user_are_not_taken_back_as_a_double(page: Page) -> None:
+    """The checkout's money was given to somebody else by hand, the receipt's to the checkout's user."""
+    checkout = page.checkout()
+    page.fund(BALANCE_MAX - 5)
+    given = page.said_paid(checkout).payment
+    assert given.state == "review" and page.assign(given.id, "v").minted == 10
+    page.adjust(-1_000)
+    page.assign(page.typed("WRONG").payment.id)
+    odd = page.callback(checkout)
+    assert (odd.clawed, odd.payment.reference) == (0, "R1") and "may be the same money" in odd.payment.note
+    assert page.has(10, user="v") and page.callback(checkout, "R2").payment.user_id == "v"
+
+
 def test_a_prompts_receipt_of_another_amount_is_not_joined(page: Page) -> None:
     """What is unmatched stays for a person to look at."""
     checkout = page.checkout()

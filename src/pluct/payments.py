@@ -167,7 +167,8 @@ def _conflict(payment: Payment, doubles: list[Payment], command: Receive) -> str
         return None
     for double in doubles:
         both_named = double.reference is not None and payment.reference is not None
-        if double.amount and (both_named or double.amount != payment.amount):
+        others = double.settled and double.user_id != command.user_id
+        if double.amount and (both_named or others or double.amount != payment.amount):
             return f"Payment {double.id} may be the same money."
     if command.amount not in (None, payment.amount) or command.currency != payment.currency:
         return f"It was also told as {command.amount} {command.currency} in minor units."
