@@ -121,7 +121,7 @@ def whale(available: int, debt: int, entries: str) -> str:
     """Another user, whose balances and entries agree with each other."""
     return f"""
         INSERT INTO wallets VALUES ('whale', {available}, 0, {debt}, 2, 'e2', NULL, 1,
-          '[[1,"g",{available},"paid",50,null]]');
+          '[[1,"g",{available},"paid",50,null]]', NULL);
         INSERT INTO entries (id, user_id, number, previous_id, at, kind, amount, debit, credit, available_after,
           held_after, grant_id) VALUES {entries};"""
 
@@ -270,7 +270,7 @@ def test_findings_are_bounded(damaged: Callable[[str], Path]) -> None:
     many = sqlite_check.FINDINGS_MAX + 10
     path = damaged(f"""
         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {many})
-        INSERT INTO wallets SELECT 'user ' || i, 3, 0, 0, 1, 'none', NULL, 1, '[]' FROM n;""")
+        INSERT INTO wallets SELECT 'user ' || i, 3, 0, 0, 1, 'none', NULL, 1, '[]', NULL FROM n;""")
     violations = found(path)
     assert {violation.invariant for violation in violations} == {LOTS, BALANCE, LAST}
     lots = [violation for violation in violations if violation.invariant == LOTS]

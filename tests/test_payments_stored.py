@@ -349,7 +349,9 @@ async def test_refunds_at_once_take_back_what_was_minted(ground: Ground) -> None
         await done(store, receive("R1", user="amina", link="L1"))
         await done(store, fund("amina", 30))
         commands: list[Any] = [take_back("amina", part * 1_000, "RL"[part % 2] + "1") for part in range(1, 11)]
-        commands += [take_back("amina") for _ in range(5)] + [dispute("amina", change) for change in ("opened", "funds_withdrawn")]
+        commands += [take_back("amina") for _ in range(5)] + [
+            dispute("amina", change) for change in ("opened", "funds_withdrawn")
+        ]
         commands += [vend("amina") for _ in range(10)]
         outcomes: list[Any] = await asyncio.gather(
             *((store, other)[number % 2].submit(command) for number, command in enumerate(commands))

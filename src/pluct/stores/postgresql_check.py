@@ -9,8 +9,8 @@ from typing import Any
 
 from asyncpg import Connection
 
-from pluct.commands import once_by_reference
-from pluct.stores import Violation
+from pluct.commands import reference_key
+from pluct.stores import Violation, payment_checks
 
 #: Findings shown per invariant.
 FINDINGS_MAX = 20
@@ -19,7 +19,10 @@ PAGE = 10_000
 
 CHECKS = {
     "what is kept as JSON can be read": """
-        SELECT 'wallet ' || user_id, lots FROM wallets WHERE NOT pg_input_is_valid(lots, 'json')""",
+        SELECT 'wallet ' || user_id, lots FROM wallets WHERE NOT pg_input_is_valid(lots, 'json')
+        UNION ALL SELECT 'wallet ' || user_id, standing FROM wallets WHERE NOT pg_input_is_valid(standing, 'json')
+        UNION ALL SELECT 'payment ' || id, disputes || priced FROM payments
+          WHERE NOT pg_input_is_valid(disputes, 'json') OR NOT pg_input_is_valid(priced, 'json')""",
     "lots sum to available": """
         SELECT user_id, 'lots ' || total || ', available ' || available FROM (
           SELECT user_id, available,
@@ -57,8 +60,8 @@ CHECKS = {
                  sum(amount * ((credit = 'held:' || user_id)::int - (debit = 'held:' || user_id)::int)) AS held,
                  sum(amount * ((debit = 'debt:' || user_id)::int - (credit = 'debt:' || user_id)::int)) AS debt
           FROM entries GROUP BY user_id) e ON e.user_id = w.user_id
-        WHERE w.user_id IS NULL OR e.user_id IS NULL OR w.available <> e.available OR w.held <> e.held
-           OR w.debt <> e.debt OR w.entries <> e.entries OR e.last <> e.entries""",
+        WHERE w.user_id IS NULL OR w.available <> coalesce(e.available, 0) OR w.held <> coalesce(e.held, 0)
+           OR w.debt <> coalesce(e.debt, 0) OR w.entries <> coalesce(e.entries, 0) OR e.last <> e.entries""",
     "an entry follows the one before it": """
         SELECT e.id, 'entry ' || e.number || ' of ' || e.user_id || ' after entry '
                || coalesce(p.number::text, 'none')
@@ -69,8 +72,10 @@ CHECKS = {
            OR e.held_after <> coalesce(p.held_after, 0)
               + e.amount * ((e.credit = 'held:' || e.user_id)::int - (e.debit = 'held:' || e.user_id)::int)""",
     "a wallet points to its last entry": """
-        SELECT w.user_id, 'last entry ' || w.last_entry_id FROM wallets w LEFT JOIN entries e ON e.id = w.last_entry_id
-        WHERE e.id IS NULL OR e.user_id <> w.user_id OR e.number <> w.entries""",
+        SELECT w.user_id, 'last entry ' || coalesce(w.last_entry_id, 'none')
+        FROM wallets w LEFT JOIN entries e ON e.id = w.last_entry_id
+        WHERE (e.id IS NULL AND (w.entries <> 0 OR w.last_entry_id IS NOT NULL))
+           OR e.user_id <> w.user_id OR e.number <> w.entries""",
     "an entry moves credits between the accounts of its kind": """
         SELECT id, kind || ': ' || debit || ' to ' || credit FROM entries WHERE NOT CASE kind
           WHEN 'grant' THEN debit LIKE 'issued:%' AND credit = 'user:' || user_id
@@ -82,6 +87,8 @@ CHECKS = {
           WHEN 'expire' THEN debit = 'user:' || user_id AND credit = 'expired'
           WHEN 'adjust' THEN 'adjusted' IN (debit, credit) AND 'user:' || user_id IN (debit, credit)
           WHEN 'repay' THEN debit = 'user:' || user_id AND credit = 'debt:' || user_id
+          WHEN 'clawback' THEN debit IN ('user:' || user_id, 'debt:' || user_id) AND credit LIKE 'issued:%'
+          WHEN 'restore' THEN debit LIKE 'issued:%' AND credit = 'user:' || user_id
           ELSE false END""",
     "a ticket's entries say what the ticket says": """
         SELECT ticket_id, 'ticket ' || sum(cost) || '/' || sum(kept) || ', entries ' || sum(taken) || '/' || sum(earned)
@@ -108,25 +115,30 @@ CHECKS = {
         SELECT encode(c.key, 'hex'), c.outcome FROM claims c LEFT JOIN tickets t ON t.id = c.outcome::json->>'ticket_id'
         WHERE c.outcome::json->>'type' = 'vended' AND (t.id IS NULL OR t.user_id <> c.user_id)""",
 }
+ALL = CHECKS | payment_checks.checks(payment_checks.POSTGRESQL)
 
+#: Of a payment it is enough that somebody's grant keeps its reference from being granted again.
+_REFERENCED = """
+    SELECT reference, grant_id FROM entries WHERE reference IS NOT NULL
+    UNION ALL SELECT reference, NULL FROM payments WHERE reference IS NOT NULL AND minted > 0"""
 _REFERENCES = """
     SELECT e.reference, e.grant_id, c.outcome::json->>'grant_id' FROM unnest($1::text[], $2::text[], $3::bytea[])
       AS e (reference, grant_id, key) LEFT JOIN claims c ON c.key = e.key
-    WHERE e.grant_id IS DISTINCT FROM c.outcome::json->>'grant_id'"""
+    WHERE c.outcome::json->>'grant_id' IS NULL OR c.outcome::json->>'grant_id' <> e.grant_id"""
 
 
 async def check(connection: "Connection[Any]", progress: Callable[[str, int, int], None]) -> list[Violation]:
     """Run every check over one snapshot; at most `FINDINGS_MAX` findings of each are reported."""
-    steps = len(CHECKS) + 1
+    steps = len(ALL) + 1
     violations: list[Violation] = []
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         await connection.execute("SET LOCAL statement_timeout = 0")
-        for done, (invariant, query) in enumerate(CHECKS.items()):
+        for done, (invariant, query) in enumerate(ALL.items()):
             progress(invariant, done, steps)
             found = await connection.fetch(f"{query} LIMIT {FINDINGS_MAX}", timeout=None)
             violations += [Violation(invariant, str(subject), str(seen)) for subject, seen in found]
         invariant = "a payment reference is claimed by the one grant it has"
-        progress(invariant, len(CHECKS), steps)
+        progress(invariant, len(ALL), steps)
         violations += [Violation(invariant, *said) for said in await _references(connection)]
     progress("done", steps, steps)
     return violations
@@ -135,10 +147,10 @@ async def check(connection: "Connection[Any]", progress: Callable[[str, int, int
 async def _references(connection: "Connection[Any]") -> list[tuple[str, str]]:
     """References whose claim is not of their grant. Keys are hashes, which Python makes, a page at a time."""
     found: list[tuple[str, str]] = []
-    rows = await connection.cursor("SELECT reference, grant_id FROM entries WHERE reference IS NOT NULL")
+    rows = await connection.cursor(_REFERENCED)
     while len(found) < FINDINGS_MAX and (page := await rows.fetch(PAGE)):
         references, grants = [row[0] for row in page], [row[1] for row in page]
-        keys = [once_by_reference(reference, "", 0).key for reference in references]
+        keys = [reference_key(reference) for reference in references]
         for reference, grant_id, claimed in await connection.fetch(_REFERENCES, references, grants, keys):
             found.append((reference, f"grant {grant_id}, claimed by {claimed}"))
     return found[:FINDINGS_MAX]
