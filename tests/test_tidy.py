@@ -43,6 +43,7 @@ ROOMS = {
     "pluct.commands": Room(CORE, PURE | {"msgspec"}),
     "pluct.ledger": Room({*CORE, "pluct.commands"}, PURE | {"msgspec"}),
     "pluct.money": Room({"pluct.errors"}, PURE),
+    "pluct.payment_codes": Room(set(), PURE),
     "pluct.gateways": Room(
         {*CORE, "pluct.money", "pluct.gateways"}, STANDARD | {"httpx", "msgspec", "standardwebhooks", "stripe"}
     ),

@@ -9,7 +9,7 @@ authenticates, parses, and asks the gateway again where its word alone is not en
 What reaches the ledger holds no phone number, name or card: `Notice.raw` is redacted by the adapter (`privacy.py`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Literal, Protocol
 
 import msgspec
@@ -38,7 +38,7 @@ class Paid(msgspec.Struct, frozen=True, tag="paid"):
     code: str | None = None
     typed: bool = False  # a person typed the amount: another than the checkout's is priced; otherwise it is reviewed
     confirmed: bool = True  # False: to be held until the gateway itself confirms it
-    phone: str | None = None  # hashed and masked before it is kept
+    phone: str | None = None  # hashed and masked before it is kept; one with `*` in it comes masked and has no hash
     at: int | None = None
 
 
@@ -93,6 +93,9 @@ class Received(msgspec.Struct, frozen=True):
 
     notices: tuple[Notice, ...]
     answer: object = None  # JSON; None: {"ok": true}
+    #: To be called once the notices are safely stored and the answer is sent: a question to the gateway that may take
+    #: its time. It raises nothing; what it says is stored like any other notice.
+    then: Callable[[], Awaitable[Notice]] | None = None
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -103,6 +106,7 @@ class Started(msgspec.Struct, frozen=True):
     reference: str | None = None  # the gateway's id of the checkout, by which it can be asked
     redirect_url: str | None = None  # where the user pays
     query: bool = True  # whether `ask` can be tried later if nothing is heard
+    note: str = ""  # why, for operators: the gateway's own words, with no secret in them
 
 
 class Gateway(Protocol):
