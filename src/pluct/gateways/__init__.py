@@ -86,6 +86,9 @@ class Notice(msgspec.Struct, frozen=True):
     raw: bytes  # redacted JSON, for operators
     said: Said | None = None  # None: it means nothing to us, and is only kept
     note: str = ""  # why it means nothing, or what is odd about it
+    #: The gateway's id of the checkout, where it came before the answer to the request: kept if the checkout has none
+    #: yet. If it is another checkout's, the notice says nothing.
+    checkout_reference: str | None = None
 
 
 class Received(msgspec.Struct, frozen=True):

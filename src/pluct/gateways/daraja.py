@@ -243,7 +243,8 @@ class Daraja:
         key = (checkout.id, request, code, receipt, amount)
 
         def notice(kind: str, said: Said | None, note: str = "") -> Notice:
-            return self._notice(kind, body, said, key, note)
+            found = self._notice(kind, body, said, key, note)
+            return msgspec.structs.replace(found, checkout_reference=request if said is not None else None)
 
         if not request or not code:
             return notice("stk.unreadable", None, "The callback names no CheckoutRequestID or no ResultCode.")
