@@ -9,6 +9,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from daraja_world import (
     World,
     a_world,
     checkout,
+    seen,
     served,
 )
 from doubles.daraja import CONSUMER_KEY, CONSUMER_SECRET, MODES, PASSKEY
@@ -188,6 +190,17 @@ async def test_pending_for_long(world: World) -> None:
     assert len({notice.key for notice in asked}) == 3
 
 
+@pytest.mark.parametrize(("mode", "note"), [("strange_code", "operator"), ("forgotten", "not found")])
+async def test_an_answer_that_decides_nothing(world: World, mode: str, note: str) -> None:
+    """Only what is plainly the payer's doing is believed; the same error code has many meanings."""
+    begun, _ = await world.push("strange_code")
+    await world.desk.told(1)
+    if mode == "forgotten":
+        world.simulator.pushes.clear()
+    asked = await world.ask(begun)
+    assert asked.said == Pending(begun.id) and note in asked.note
+
+
 async def test_without_a_reference_there_is_nothing_to_ask(world: World) -> None:
     """A push whose answer was lost cannot be asked about."""
     assert await world.gateway.ask(checkout()) is None
@@ -237,25 +250,70 @@ RAW_ANSWERS = {
 }
 
 
-@pytest.mark.parametrize("name", list(RAW_ANSWERS))
-async def test_a_broken_peer(world: World, name: str) -> None:
-    """Whatever the bytes: no exception, one push, and the truth that nobody knows."""
-    asked = []
+@asynccontextmanager
+async def peer(answers: dict[bytes, bytes], asked: list[bytes], endless: bytes = b"") -> AsyncIterator[str]:
+    """A server that answers bytes by path, and goes on and on after those of one path."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        asked.append(head.split(b" ")[1])
-        token = b'{"access_token":"t","expires_in":3599}'
-        good = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(token), token)
-        writer.write(good if b"/oauth/" in head else RAW_ANSWERS[name])
+        path = (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1].partition(b"?")[0]
+        asked.append(path)
+        writer.write(answers[path])
+        try:
+            while path == endless:
+                await asyncio.sleep(0.02)
+                writer.write(b" ")
+                await writer.drain()
+        except ConnectionError:
+            asked.append(b"gone")
         writer.close()
 
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-        world.set(base_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-        started = await world.gateway.start(checkout(), "token", PHONE)
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+TOKEN_PATH, PUSH_PATH = b"/oauth/v1/generate", b"/mpesa/stkpush/v1/processrequest"
+QUERY_PATH = b"/mpesa/stkpushquery/v1/query"
+
+
+def http(body: bytes, status: bytes = b"200 OK", length: int | None = None) -> bytes:
+    """An answer, of which more may seem to come."""
+    return b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body) if length is None else length, body)
+
+
+GOOD_TOKEN, ENDLESS = http(b'{"access_token":"t","expires_in":3599}'), http(b" ", length=10**6)
+
+
+@pytest.mark.parametrize("name", list(RAW_ANSWERS))
+async def test_a_broken_peer(world: World, name: str) -> None:
+    """Whatever the bytes: no exception, one push, and the truth that nobody knows."""
+    asked: list[bytes] = []
+    answers = {TOKEN_PATH: GOOD_TOKEN, PUSH_PATH: RAW_ANSWERS[name], QUERY_PATH: RAW_ANSWERS[name]}
+    async with peer(answers, asked) as base_url:
+        gateway = world.set(base_url=base_url)
+        started = await gateway.start(checkout(), "token", PHONE)
         assert (started.state, started.query) == ("pending", False)
-        assert await world.gateway.ask(checkout(gateway_reference="ws_CO_1")) is None
-    assert asked.count(b"/mpesa/stkpush/v1/processrequest") == 1
+        assert await gateway.ask(checkout(gateway_reference="ws_CO_1")) is None
+    assert asked.count(PUSH_PATH) == 1
+
+
+@pytest.mark.parametrize(
+    ("answers", "state"),
+    [
+        ({TOKEN_PATH: GOOD_TOKEN, PUSH_PATH: ENDLESS}, "pending"),
+        ({TOKEN_PATH: ENDLESS}, "failed"),
+    ],
+)
+async def test_an_answer_without_end(world: World, answers: dict[bytes, bytes], state: str) -> None:
+    """Is waited for so long and no longer; before the push was sent, nothing was done."""
+    asked: list[bytes] = []
+    endless = next(path for path, answer in answers.items() if answer == ENDLESS)
+    async with peer(answers, asked, endless) as base_url:
+        gateway = world.set(base_url=base_url, timeout_seconds=1)
+        async with asyncio.timeout(10):
+            started = await gateway.start(checkout(), "token", PHONE)
+        assert started.state == state and "in time" in started.note
+        assert asked.count(PUSH_PATH) == (state == "pending")
+        await seen(lambda: asked[-1] == b"gone")
 
 
 # The access token
@@ -301,6 +359,16 @@ async def test_wrong_credentials(world: World) -> None:
     _, started = await world.push("ok")
     assert started.state == "failed" and "400.008.01" in started.note and "400.008.01" not in started.message
     assert not world.simulator.asked("stkpush/")
+
+
+async def test_a_401_ends_the_token(world: World) -> None:
+    """Daraja's outer gates have errors of their own: nothing is sent again, but the next push fetches a token."""
+    asked: list[bytes] = []
+    async with peer({TOKEN_PATH: GOOD_TOKEN, PUSH_PATH: http(b"<h1>No</h1>", b"401 Unauthorized")}, asked) as base_url:
+        gateway = world.set(base_url=base_url)
+        for _ in range(2):
+            assert (await gateway.start(checkout(), "token", PHONE)).state == "failed"
+    assert asked == [TOKEN_PATH, PUSH_PATH] * 2
 
 
 # C2B

@@ -292,8 +292,10 @@ def test_nobody_is_named_in_what_is_kept(phone: str, prefix: str, name: str) -> 
     items = [*PUSHED["CallbackMetadata"]["Item"][:4], {"Name": "PhoneNumber", "Value": int(phone)}]  # type: ignore[index]
     reference = f"ws_CO_22112026103015123{phone[3:]}"
     values = [
-        {"Key": "DebitPartyName", "Value": f"{phone} - {name}"}, {"Key": "CreditPartyPublicName", "Value": name},
-        {"Key": "ReceiptNo", "Value": "TKM1ABC234"}, {"Key": "Remarks", "Value": f"from {typed_phone}."},
+        {"Key": "DebitPartyName", "Value": f"{phone} - {name}"},
+        {"Key": "CreditPartyPublicName", "Value": name},
+        {"Key": "ReceiptNo", "Value": "TKM1ABC234"},
+        {"Key": "Remarks", "Value": f"from {typed_phone}."},
     ]  # fmt: skip
     for hook, body in (
         (CONFIRMATION, TYPED | people),
