@@ -1,5 +1,5 @@
 # The few commands. Everything runs from .venv, made from hash-checked locks.
-.PHONY: setup run test check bench lock
+.PHONY: setup run test check bench judge lock
 UV := $(shell command -v uv 2>/dev/null || echo .venv/bin/uv)
 STAMP := .venv/.installed
 
@@ -25,6 +25,10 @@ check: setup
 
 bench: setup
 	.venv/bin/python -m bench
+
+# By hand, never in CI: what others wrote, as judges of our gateways. It needs a package index.
+judge: setup
+	cd tests && ../.venv/bin/python -m judges.daraja_mock
 
 lock:
 	$(UV) pip compile -q --generate-hashes --universal --no-emit-index-url --no-header pyproject.toml -o requirements.lock

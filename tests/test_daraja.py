@@ -508,7 +508,7 @@ async def test_a_list_without_end(world: World) -> None:
     async def ignoring(body: dict[str, Any]) -> Response:
         return await original(body | {"OffSetValue": "0"})
 
-    world.simulator._pull = ignoring  # type: ignore[method-assign]
+    world.simulator._pull = ignoring
     async with served(world.simulator.app) as base_url:
         world.set(base_url=base_url)
         assert len([notice async for notice in world.gateway.pull(0)]) == 2

@@ -77,7 +77,7 @@ async def test_the_documented_bodies() -> None:
         ({"CheckoutRequestID": None}, None),
         ({"CallbackMetadata": None}, None),
         ({"CallbackMetadata": {"Item": {"Name": "Amount", "Value": 1}}}, None),
-        ({"CallbackMetadata": {"Item": [*PUSHED["CallbackMetadata"]["Item"][1:]]}}, None),  # type: ignore[index]
+        ({"CallbackMetadata": {"Item": [*PUSHED["CallbackMetadata"]["Item"][1:]]}}, None),
     ],
 )
 async def test_a_push_is_paid_only_if_all_of_it_says_so(more: dict[str, Any], kind: type | None) -> None:
@@ -88,7 +88,7 @@ async def test_a_push_is_paid_only_if_all_of_it_says_so(more: dict[str, Any], ki
 
 async def test_a_lacking_balance_and_repeated_names() -> None:
     """Items are found by their names; the first that has a value counts."""
-    items = [{"Name": "Balance"}, {"Name": "Amount"}, *PUSHED["CallbackMetadata"]["Item"]]  # type: ignore[index]
+    items = [{"Name": "Balance"}, {"Name": "Amount"}, *PUSHED["CallbackMetadata"]["Item"]]
     got = await said(STK, pushed(CallbackMetadata={"Item": [*items, {"Name": "Amount", "Value": 7}]}))
     assert isinstance(got, Paid) and got.amount == 10_000
 
@@ -129,7 +129,7 @@ async def test_only_a_completed_transaction_is_confirmed(status: str) -> None:
 async def test_validation_takes_what_is_well_formed(more: dict[str, str], answer: str) -> None:
     """Known account or not; and it never says anything to the ledger."""
     received = await receive(alone(), VALIDATION, TYPED | {"OrgAccountBalance": ""} | more)
-    assert received.notices == () and received.answer["ResultCode"] == answer  # type: ignore[index]
+    assert received.notices == () and received.answer["ResultCode"] == answer
 
 
 async def test_one_key_for_the_same_facts_only() -> None:
@@ -289,7 +289,7 @@ def test_nobody_is_named_in_what_is_kept(phone: str, prefix: str, name: str) -> 
     """Neither number nor name, wherever Daraja puts them or people type them."""
     typed_phone = {"": phone, "+": "+" + phone, "0": "0" + phone[3:]}[prefix]
     people = {"FirstName": name, "MiddleName": name, "LastName": name, "MSISDN": phone, "BillRefNumber": typed_phone}
-    items = [*PUSHED["CallbackMetadata"]["Item"][:4], {"Name": "PhoneNumber", "Value": int(phone)}]  # type: ignore[index]
+    items = [*PUSHED["CallbackMetadata"]["Item"][:4], {"Name": "PhoneNumber", "Value": int(phone)}]
     reference = f"ws_CO_22112026103015123{phone[3:]}"
     values = [
         {"Key": "DebitPartyName", "Value": f"{phone} - {name}"},

@@ -380,7 +380,7 @@ def _wrong_push(body: dict[str, Any]) -> Answer | None:
         "PartyB": re.fullmatch(r"\d{4,10}", str(body.get("PartyB"))),
     }
     wrong = next((name for name, good in fine.items() if not good), None)
-    return wrong and error(400, "400.002.02", f"Bad Request - Invalid {wrong}")  # type: ignore[return-value]
+    return None if wrong is None else error(400, "400.002.02", f"Bad Request - Invalid {wrong}")
 
 
 def _ids(push: dict[str, Any]) -> dict[str, str]:

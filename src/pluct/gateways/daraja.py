@@ -356,7 +356,7 @@ class Daraja:
         elif answer.status < 400 and code in _FAILED_BY_QUERY:
             said = Failed(checkout.id, _FAILED[code], expired=code == "1019")
         elif code not in _STILL_PENDING and not _PROCESSING.search(text(answer.body.get("errorMessage"))):
-            note = f"Daraja answered {answer.words}; that decides nothing."
+            note = f"That decides nothing: {code} {answer.words}".replace("  ", " ")
         key = (checkout.id, reference, code, checkout.asked if isinstance(said, Pending) else None)
         return self._notice("stkquery", answer.body, said, key, note)
 
