@@ -6,7 +6,7 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import msgspec
@@ -148,17 +148,44 @@ class World:
         return notice
 
 
+class Switch:
+    """An application that is another for every test, so that a server need not be."""
+
+    app: Any = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.app(scope, receive, send)
+
+
+class Servers(NamedTuple):
+    """Where simulator and desk are served, and a client."""
+
+    simulator: Switch
+    simulator_url: str
+    desk: Switch
+    desk_url: str
+    client: httpx.AsyncClient
+
+
 @asynccontextmanager
-async def a_world() -> AsyncIterator[World]:
-    """All of it, running."""
+async def serving() -> AsyncIterator[Servers]:
+    """Two servers for all tests of a module."""
+    simulator, desk = Switch(), Switch()
+    async with (
+        httpx.AsyncClient(trust_env=False, verify=False) as client,
+        served(desk) as desk_url,
+        served(simulator) as simulator_url,
+    ):
+        yield Servers(simulator, simulator_url, desk, desk_url, client)
+
+
+@asynccontextmanager
+async def a_world(servers: Servers) -> AsyncIterator[World]:
+    """A new simulator and a new desk."""
     simulator, desk = Simulator(), Desk()
-    async with httpx.AsyncClient(trust_env=False, verify=False) as client, served(desk.app) as desk_url:
-        try:
-            async with served(simulator.app) as base_url:
-                yield World(simulator, desk, base_url, desk_url, client)
-                simulator.released.set()
-        finally:
-            await simulator.close()
+    servers.simulator.app, servers.desk.app = simulator.app, desk.app
+    yield World(simulator, desk, servers.simulator_url, servers.desk_url, servers.client)
+    await simulator.close()
 
 
 async def receive(gateway: Daraja, hook: str, body: Any, token: str = PATH_TOKEN, **more: Any) -> Received:

@@ -28,11 +28,13 @@ from daraja_world import (
     PATH_TOKEN,
     PHONE,
     SECRETS,
+    Servers,
     World,
     a_world,
     checkout,
     seen,
     served,
+    serving,
 )
 from doubles.daraja import CONSUMER_KEY, CONSUMER_SECRET, MODES, PASSKEY
 from pluct.errors import InvalidRequest, Unavailable
@@ -43,9 +45,21 @@ from pluct.gateways.daraja_settings import DarajaSettings
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    """One loop for the module, which its servers share."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def servers() -> AsyncIterator[Servers]:
+    async with serving() as found:
+        yield found
+
+
 @pytest.fixture
-async def world() -> AsyncIterator[World]:
-    async with a_world() as found:
+async def world(servers: Servers) -> AsyncIterator[World]:
+    async with a_world(servers) as found:
         yield found
 
 

@@ -76,6 +76,7 @@ class Simulator:
         self.calls_back.set()
         self._client: httpx.AsyncClient | None = None
         self._counter = 0
+        self._owed = 0  # callbacks still to be sent
 
     @property
     def app(self) -> Starlette:
@@ -155,11 +156,11 @@ class Simulator:
         if mode == "before_answer":
             await self._call_back(push)
             return JSONResponse(accepted)
-        return JSONResponse(accepted, background=BackgroundTask(self._outcome, push))
+        return JSONResponse(accepted, background=self._then(self._outcome, push))
 
     async def _broken(self, mode: str, push: dict[str, Any]) -> Response:
         """An answer that says nothing, though the phone was prompted: the payer pays all the same."""
-        later = BackgroundTask(self._outcome, push | {"mode": "ok"})
+        later = self._then(self._outcome, push | {"mode": "ok"})
         if mode == "hang":
             await self.released.wait()
         if mode == "half_body":
@@ -233,7 +234,7 @@ class Simulator:
         later = None
         if mode == "late":
             code, words = (1037, "DS timeout user cannot be reached.") if first else (0, words)
-            later = BackgroundTask(self._call_back, push) if first else None
+            later = self._then(self._call_back, push) if first else None
         return _json((200, {"ResponseCode": "0", "ResultCode": str(code), "ResultDesc": words, **_ids(push)}), later)
 
     async def _register(self, body: dict[str, Any]) -> Response:
@@ -253,7 +254,7 @@ class Simulator:
         receipt = self._receipt()
         self._pay(receipt, body["ShortCode"], float(body["Amount"]), str(body["Msisdn"]), body["BillRefNumber"])
         said = {"OriginatorCoversationID": "53e3-1", "ResponseCode": "0", "ResponseDescription": "Accepted"}
-        return JSONResponse(said | {"receipt": receipt}, background=BackgroundTask(self._validate, receipt))
+        return JSONResponse(said | {"receipt": receipt}, background=self._then(self._validate, receipt))
 
     async def _validate(self, receipt: str) -> None:
         await asyncio.sleep(self.delay_seconds)
@@ -311,7 +312,7 @@ class Simulator:
         result = {"ResultType": 0, "ResultCode": code, "ResultDesc": words, **ids, "TransactionID": "TKM0000000"}
         if values:
             result["ResultParameters"] = {"ResultParameter": values}
-        later = BackgroundTask(self._send, body["ResultURL"], {"Result": result})
+        later = self._then(self._send, body["ResultURL"], {"Result": result})
         return JSONResponse({**ids, "ResponseCode": "0", "ResponseDescription": "Accepted"}, background=later)
 
     async def _pull_register(self, body: dict[str, Any]) -> Response:
@@ -354,9 +355,25 @@ class Simulator:
             return {}
         return said if isinstance(said, dict) else {}
 
+    def _then(self, act: Callable[..., Awaitable[Any]], *arguments: Any) -> BackgroundTask:
+        """Something to do once the answer is sent."""
+        self._owed += 1
+
+        async def run() -> None:
+            try:
+                await act(*arguments)
+            finally:
+                self._owed -= 1
+
+        return BackgroundTask(run)
+
     async def close(self) -> None:
-        """Let go of connections and of whoever hangs."""
+        """Let go of whoever hangs, send what is still to be sent, and let go of connections."""
         self.released.set()
+        self.calls_back.set()
+        async with asyncio.timeout(10):
+            while self._owed:
+                await asyncio.sleep(0.005)
         if self._client is not None:
             await self._client.aclose()
 
@@ -403,7 +420,9 @@ def main() -> None:
     parser.add_argument("--delay", type=float, default=2.0, help="seconds until it calls back (default: 2)")
     options = parser.parse_args()
     simulator = Simulator(options.mode, options.delay)
-    server = uvicorn.Server(uvicorn.Config(simulator.app, port=options.port, log_level="warning"))
+    server = uvicorn.Server(
+        uvicorn.Config(simulator.app, port=options.port, log_level="warning", timeout_graceful_shutdown=3)
+    )
 
     async def serve() -> None:
         socket = server.config.bind_socket()
