@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import tracemalloc
 from typing import Any
 
 import msgspec
@@ -27,7 +28,7 @@ from daraja_world import (
 from pluct.errors import RouteNotFound
 from pluct.gateways import MPESA, Failed, Paid, Pending, Received, Refunded
 from pluct.gateways.daraja import CONFIRMATION, RESULT, STK, VALIDATION
-from pluct.gateways.daraja_api import decoded, minor, password, stamp, time_ms
+from pluct.gateways.daraja_api import decoded, harmless, minor, password, stamp, time_ms
 from pluct.gateways.daraja_settings import DarajaSettings, next_query_at, secret_problems
 
 pytestmark = pytest.mark.anyio
@@ -113,6 +114,17 @@ async def test_only_a_completed_transaction_is_confirmed(status: str) -> None:
     """Anything else leaves the payment where it is."""
     values = [{"Key": "TransactionStatus", "Value": status}, {"Key": "Amount", "Value": 1}]
     assert await said(RESULT, result([*values, {"Key": "ReceiptNo", "Value": "TKM1ABC234"}])) is None
+
+
+@pytest.mark.parametrize(
+    ("party", "ours"),
+    [("174379 - Pluct", True), ("254700000001 - JANE", False), ("600000 - Other", False), ("?", True)],
+)
+async def test_only_a_payment_to_us_is_confirmed(party: str, ours: bool) -> None:
+    """What we paid out has a receipt and is completed too."""
+    values = [{"Key": "TransactionStatus", "Value": "Completed"}, {"Key": "Amount", "Value": 1}]
+    values += [{"Key": "ReceiptNo", "Value": "TKM1ABC234"}, {"Key": "CreditPartyName", "Value": party}]
+    assert isinstance(await said(RESULT, result(values)), Paid) == ours
 
 
 @pytest.mark.parametrize(
@@ -278,6 +290,24 @@ async def test_poison(body: bytes) -> None:
 def test_amounts_are_exact(value: bytes, amount: int | None) -> None:
     """Decimal, never a float; what is no amount is none."""
     assert minor(decoded(value)) == amount
+
+
+def test_an_amount_of_many_digits_takes_no_room() -> None:
+    """A number that is short to write may be long to write out."""
+    tracemalloc.start()
+    try:
+        assert minor(decoded(b"1E-90000000")) is minor(decoded(b"1E+90000000")) is None
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_others_words_are_made_harmless() -> None:
+    """No phone number, nothing that looks like a secret, and not too much."""
+    said = f"Invalid PhoneNumber 254712345678 or 0712345678 for {PATH_TOKEN}" + "!" * 300
+    assert (
+        harmless(said).startswith("Invalid PhoneNumber (phone) or (phone) for (hidden)!") and len(harmless(said)) == 200
+    )
 
 
 phones = st.from_regex(r"254[17][0-9]{8}", fullmatch=True)

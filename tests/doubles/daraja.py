@@ -290,6 +290,7 @@ class Simulator:
             {"Key": "ReceiptNo", "Value": body["TransactionID"]},
         ]
         if paid is not None:
+            values += [{"Key": "CreditPartyName", "Value": f"{paid['shortcode']} - Pluct"}]
             values += [{"Key": "TransactionStatus", "Value": "Completed"}, {"Key": "Amount", "Value": paid["amount"]}]
             values += [{"Key": "FinalisedTime", "Value": int(_stamp())}]
         return self._later(body, 0 if paid else 2032, values if paid else [])

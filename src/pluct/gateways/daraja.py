@@ -118,6 +118,7 @@ class Daraja:
         self._clock = clock
         self._business = settings.store_number or settings.shortcode if settings.till else settings.shortcode
         self._c2b = settings.c2b_shortcode or settings.shortcode
+        self._ours = {settings.shortcode, self._business, self._c2b}
         self._networks = [ipaddress.ip_network(address, strict=False) for address in settings.allowed_ips]
         self._confirm_above = minor_units(settings.confirm_above, CURRENCY)
 
@@ -313,6 +314,9 @@ class Daraja:
             said = Refunded(MPESA, reversed_receipt, None) if code == "0" else None
             note = "" if said else f"The reversal did not happen: {_words(result)}"
             return self._notice("reversal", body, said, (code, reversed_receipt), note)
+        to = re.match(r"[0-9]{4,}", text(values.get("CreditPartyName")))  # money we paid out has receipts too
+        if to is not None and to[0] not in self._ours:
+            return self._notice("result", body, None, key, "The transaction is no payment to us.")
         if code == "0" and receipt is not None and amount is not None and status.lower() == "completed":
             at = time_ms(values.get("FinalisedTime"), self._settings.utc_offset_hours)
             paid = Paid(MPESA, receipt, amount, CURRENCY, typed=True, at=at)
