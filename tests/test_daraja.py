@@ -145,6 +145,7 @@ async def test_a_callback_before_the_answer(world: World) -> None:
     assert started.state == "pending"
     (notice,) = world.desk.notices
     assert isinstance(notice.said, Paid) and notice.said.checkout_id == begun.id
+    assert notice.checkout_reference == started.reference
 
 
 async def test_no_callback(world: World) -> None:
@@ -213,6 +214,20 @@ async def test_an_answer_that_decides_nothing(world: World, mode: str, note: str
         world.simulator.pushes.clear()
     asked = await world.ask(begun)
     assert asked.said == Pending(begun.id) and note in asked.note
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(b'{"ResponseCode":"1","ResultCode":"0"}', b"200 OK"), (b'{"ResultCode":"0"}', b"200 OK"),
+     (b'{"ResponseCode":"0","ResultCode":"0"}', b"500 Error"),
+     (b'{"ResponseCode":"0","ResultCode":"1032"}', b"500 Error")],
+)  # fmt: skip
+async def test_half_a_success_is_none(world: World, body: bytes, status: bytes) -> None:
+    """An answer decides only if it was an answer."""
+    answers = {TOKEN_PATH: GOOD_TOKEN, QUERY_PATH: http(body, status)}
+    async with peer(answers, []) as base_url:
+        notice = await world.set(base_url=base_url).ask(checkout(gateway_reference="ws_CO_1"))
+    assert notice is not None and isinstance(notice.said, Pending)
 
 
 async def test_without_a_reference_there_is_nothing_to_ask(world: World) -> None:
