@@ -75,7 +75,18 @@ class Disputed(msgspec.Struct, frozen=True, tag="disputed"):
     amount: int | None = None
 
 
-Said = Paid | Failed | Pending | Refunded | Disputed
+class Credited(msgspec.Struct, frozen=True, tag="credited"):
+    """A back office of ours wants a user to have credits: no money is named, and no checkout or price is looked for.
+
+    `reference` is the once-only key, shared with every other way of granting.
+    """
+
+    user_id: str
+    credits: int
+    reference: str
+
+
+Said = Paid | Failed | Pending | Refunded | Disputed | Credited
 
 
 class Notice(msgspec.Struct, frozen=True):
@@ -103,6 +114,7 @@ class Started(msgspec.Struct, frozen=True):
     reference: str | None = None  # the gateway's id of the checkout, by which it can be asked
     redirect_url: str | None = None  # where the user pays
     query: bool = True  # whether `ask` can be tried later if nothing is heard
+    note: str = ""  # why, for operators: the gateway's own words, with no secret in them
 
 
 class Gateway(Protocol):
@@ -113,6 +125,10 @@ class Gateway(Protocol):
     hooks: tuple[str, ...]
     #: Whether a user can begin a checkout here.
     sells: bool
+
+    def takes(self, currency: str, price: int) -> bool:
+        """Whether this price, in minor units, can be asked for here."""
+        ...
 
     async def start(self, checkout: Checkout, token: str, phone: str | None) -> Started:
         """Ask for the money; `token` is for the address of the callback. Never sends twice.
