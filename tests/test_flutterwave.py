@@ -204,6 +204,10 @@ async def test_an_answer_about_another_payment_is_none(here: World) -> None:
     fact = here.cards.flutterwave_pays(CHECKOUT)
     here.cards.payments["7"] = fact
     assert (await told(gateway, {"id": 7})).said is None
+    here.cards.payments["7"] = {each: value for each, value in fact.items() if each != "id"}
+    assert isinstance((await told(gateway, {"id": 7})).said, Paid)  # it need not repeat the question
+    here.cards.payments["7"] = {}
+    assert (await told(gateway, {"id": 7})).said is None
 
 
 @pytest.mark.parametrize("kind", ["transfer.completed", "refund.completed", "x" * 200])

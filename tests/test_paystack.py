@@ -170,6 +170,17 @@ async def test_an_answer_that_makes_no_sense(here: World, change: dict[str, Any]
     assert notice.said is None and notice.note
 
 
+async def test_an_answer_need_not_repeat_the_question(here: World) -> None:
+    """It was asked for by its reference."""
+    gateway = here.make(paystack, SECRETS)
+    await begun(gateway)
+    del here.cards.paystack_pays(CHECKOUT)["reference"]
+    event = {"id": 7, "reference": CHECKOUT, "domain": "test"}
+    assert (await told(gateway, "charge.success", event)).said == PAID
+    here.cards.transactions[CHECKOUT].clear()
+    assert (await told(gateway, "charge.success", event)).said is None
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_payment_that_cannot_be_confirmed_now(here: World, fault: str) -> None:
     """Paystack is to send it again; nothing is lost by that."""

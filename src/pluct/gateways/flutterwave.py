@@ -193,7 +193,7 @@ class Flutterwave:
         """What Flutterwave knows of a payment. Raises `Unavailable`."""
         for path in self._words.paths:
             found = table(table(await self._api.known(path.replace("{id}", payment))).get("data"))
-            if segment(found.get("id")) == payment:
+            if found and segment(found.get("id", payment)) == payment:
                 return found
         return None
 

@@ -173,7 +173,7 @@ class Paystack:
         """What Paystack knows of a payment. Raises `Unavailable`."""
         found = await self._api.known(f"/transaction/verify/{reference}")
         data = table(table(found).get("data"))
-        return data if data.get("reference") == reference else None
+        return data if data and data.get("reference", reference) == reference else None
 
     async def _charged(self, key: str, kind: str, event: dict[str, Any]) -> Notice:
         """Money, if Paystack still says so when it is asked."""
@@ -186,7 +186,7 @@ class Paystack:
 
     def _outcome(self, found: dict[str, Any], reference: str) -> tuple[Said | None, str]:
         """What a transaction says, as Paystack answers it."""
-        if False:
+        if "domain" in found and (found["domain"] == "live") is not self._live:
             return None, "The payment is of the other domain (live or test) than PAYSTACK_SECRET_KEY."
         status, currency = word(found.get("status")), currency_of(found.get("currency"))
         if status == "failed":
