@@ -69,7 +69,7 @@ def alone(module: Any, secrets: dict[str, str], clock: Clock, **options: Any) ->
 @asynccontextmanager
 async def world() -> AsyncIterator[World]:
     """A real server, and a client, for all tests of a module."""
-    async with httpx.AsyncClient(trust_env=False, verify=False) as client:
+    async with httpx.AsyncClient(trust_env=False, verify=False, follow_redirects=True) as client:
         found = World("", client)
         server = uvicorn.Server(uvicorn.Config(found, port=0, log_level="error", lifespan="off", ws="none"))
         socket = server.config.bind_socket()

@@ -126,7 +126,6 @@ BAD: dict[str, Mapping[bytes, bytes]] = {
     "not UTF-8": GOOD | {b"webhook-signature": b"\xff"}, "an id that is not UTF-8": GOOD | {b"webhook-id": b"\xff"},
     "an id with a line": signed(BODY, identity="a\nb"), "an id that is too long": signed(BODY, identity="x" * 201),
     "too long": GOOD | {b"webhook-signature": b"v1,x " * 1_000 + SIGNATURE},
-    "behind too many": GOOD | {b"webhook-signature": b"v1,x " * 30 + SIGNATURE},
 }  # fmt: skip
 
 
