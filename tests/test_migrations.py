@@ -188,6 +188,24 @@ def test_a_ledger_of_the_first_version_goes_on(engine: str, tmp_path: Path, requ
     asyncio.run(main())
 
 
+def test_a_journal_cut_into_months_is_brought_up_to_date(tmp_path: Path, postgresql_url: str) -> None:
+    """By the version before: every month takes the new kinds of entries then."""
+    (partitions,) = re.findall(r"^### Partitions by month\n.*?^```sql\n(.*?)^```", OPERATIONS, flags=re.M | re.S)
+    before = rows_of(Ledgers("postgresql", tmp_path, postgresql_url).busy)
+    url = fresh_database(postgresql_url)
+    first_ledger(url, before)
+    run_anywhere(url, partitions)
+
+    async def main() -> None:
+        async with opened(url, Clock()) as store:
+            await store.submit(receive("R99", user="amina"))
+            taken = await store.submit(take_back("amina", None, "R99"))
+            assert isinstance(taken, Booked) and taken.clawed == 10
+            assert await store.check(lambda *_: None) == []
+
+    asyncio.run(main())
+
+
 # Roles
 
 
