@@ -27,7 +27,7 @@ bench: setup
 	PYTHONPATH=tests .venv/bin/python -m bench
 
 coverage: setup
-	.venv/bin/python -m coverage run -m pytest -q tests/test_ledger.py tests/test_commands.py tests/test_tickets.py tests/test_histories.py -k "not in_sqlite and not in_postgresql"
+	.venv/bin/python -m coverage run -m pytest -q tests/test_ledger.py tests/test_payments.py tests/test_clawback.py tests/test_commands.py tests/test_tickets.py tests/test_histories.py -k "not in_sqlite and not in_postgresql"
 	.venv/bin/python -m coverage report
 
 mutants: setup

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import shutil
 import sqlite3
+from collections.abc import Awaitable, Callable
 from contextlib import closing
 from functools import cached_property
 from pathlib import Path
@@ -118,7 +119,9 @@ async def busy(place: Path | str) -> None:
 class Ledgers:
     """The busy ledger of one engine, at rest, and copies of it to do damage to."""
 
-    def __init__(self, engine: str, folder: Path, server: str | None) -> None:
+    def __init__(
+        self, engine: str, folder: Path, server: str | None, busy: Callable[[Place], Awaitable[None]] = busy
+    ) -> None:
         self.engine, self._folder, self._server = engine.partition("-")[0], folder, server
         self._numbers = itertools.count(1)
         self.busy: Place = folder / "busy.db" if server is None else fresh_database(server)

@@ -51,6 +51,8 @@ class Oracle:
     tickets: dict[str, Ticket] = field(default_factory=dict)
     keys: dict[object, tuple[object, tuple[object, ...]]] = field(default_factory=dict)
     grants: int = 0
+    debts: dict[str, int] = field(default_factory=dict)
+    frozen: dict[str, set[str]] = field(default_factory=dict)
 
     def remembered(self, key: object, request: object) -> "str | tuple[object, ...] | None":
         """What this key answers, if it was used: a vend whose credits all went back has never been."""
@@ -80,6 +82,17 @@ class Oracle:
         self.wallets[user] = self.live(user) + [
             credit if credit.expires_at > self.now else replace(credit, expires_at=late) for credit in credits
         ]
+        self.repay(user)
+
+    def repay(self, user: str) -> None:
+        """What has come in pays a debt first; who owes nothing is not frozen for it."""
+        credits = sorted(self.live(user), key=Credit.burns_before)
+        paid = min(self.debts.get(user, 0), len(credits))
+        if paid:
+            self.wallets[user] = credits[paid:]
+            self.debts[user] -= paid
+        if not self.debts.get(user):
+            self.frozen.setdefault(user, set()).discard("debt")
 
     def held(self, user: str) -> int:
         return sum(
@@ -98,6 +111,7 @@ class Oracle:
         self.grants += 1
         credit = Credit(grant, self.grants, category, priority, float("inf") if expires_at is None else expires_at)
         self.wallets[user] = self.live(user) + [credit] * amount
+        self.repay(user)
         return self.remember(key, (user, amount), ("granted", grant, amount, len(self.live(user))))
 
     def vend(
@@ -106,6 +120,8 @@ class Oracle:
         known = self.remembered(key, (user, cost, settle))
         if known is not None:
             return known
+        if self.frozen.get(user):
+            return "wallet_frozen"
         credits = sorted(self.live(user), key=Credit.burns_before)
         if len(credits) < cost:
             return "insufficient_credits"
@@ -175,7 +191,9 @@ class Oracle:
         else:
             self.grants += 1
             self.wallets[user] = credits + [Credit(grant, self.grants, "paid", 50, float("inf"))] * amount
-        return "adjusted", amount, len(self.wallets[user])
+        answer = "adjusted", amount, len(self.wallets[user])
+        self.repay(user)
+        return answer
 
     def sweep(self) -> None:
         """Everything that is due, for everyone."""

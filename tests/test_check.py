@@ -84,7 +84,7 @@ def whale(available: int, debt: int, entries: str) -> str:
     """Another user, whose balances and entries agree with each other."""
     return f"""
         INSERT INTO wallets VALUES ('whale', {available}, 0, {debt}, 2, 'e2', NULL, 1,
-          '[[1,"g",{available},"paid",50,null]]');
+          '[[1,"g",{available},"paid",50,null]]', NULL);
         INSERT INTO entries (id, user_id, number, previous_id, at, kind, amount, debit, credit, available_after,
           held_after, grant_id) VALUES {entries};"""
 
@@ -225,7 +225,7 @@ def test_findings_are_bounded(ledgers: Ledgers) -> None:
         ledgers,
         f"""
             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {many})
-            INSERT INTO wallets SELECT 'user ' || i, 3, 0, 0, 1, 'none', NULL, 1, '[]' FROM n;""",
+            INSERT INTO wallets SELECT 'user ' || i, 3, 0, 0, 1, 'none', NULL, 1, '[]', NULL FROM n;""",
     )
     assert {violation.invariant for violation in violations} == {LOTS, BALANCE, LAST}
     lots = [violation for violation in violations if violation.invariant == LOTS]
@@ -244,7 +244,7 @@ def test_json_that_cannot_be_read_is_named(ledgers: Ledgers) -> None:
         ledgers,
         f"""
             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {many})
-            INSERT INTO wallets SELECT 'user ' || i, 3, 0, 0, 1, 'none', NULL, 1, '}}' FROM n;""",
+            INSERT INTO wallets SELECT 'user ' || i, 3, 0, 0, 1, 'none', NULL, 1, '}}', NULL FROM n;""",
     )
     assert [violation.invariant for violation in violations].count(JSON) == sqlite_check.FINDINGS_MAX
 

@@ -1,23 +1,36 @@
 """What is asked of the ledger: claims and the rows a command needs."""
 
 import pytest
+from msgspec.structs import replace
 
 from pluct.commands import (
+    NOTHING,
     Adjust,
+    Assign,
     Capture,
     Command,
+    Dispute,
     Expire,
     Fund,
+    Needs,
+    Note,
     Probe,
+    Progress,
+    Receive,
     Redeem,
+    TakeBack,
     Vend,
     Void,
+    WriteOff,
+    needs,
     once,
+    once_by_event,
     once_by_reference,
+    reference_key,
     text,
-    ticket_ids,
 )
 from pluct.errors import InvalidRequest
+from pluct.model import PaymentEvent
 
 
 def test_a_key_is_known_by_operation_scope_and_itself() -> None:
@@ -46,19 +59,40 @@ def test_a_reference_is_the_same_whoever_it_names() -> None:
     assert first.kind == "reference" and first.key != once_by_reference("s", "u", 5).key
 
 
-@pytest.mark.parametrize(("command", "needs"), [
-    (Redeem("u", "t", "p"), ("t",)),
-    (Capture("u", "t", None, 1), ("t",)),
-    (Void("u", "t", 1, "x"), ("t",)),
-    (Expire("u", 1, ("s", "t")), ("s", "t")),
-    (Fund("u", "g", 1, "s"), ()),
-    (Vend("u", "t", "a", "p", 1, 60), ()),
-    (Adjust("u", "g", 1, "x", "y"), ()),
-    (Probe(), ()),
+EVENT = PaymentEvent("e", "daraja", "k", "stk", 1, b"{}")
+RECEIVE = Receive("u", "p", "g", EVENT, "mpesa", None, None, "KES", (), "packs", "debt")
+
+
+@pytest.mark.parametrize(("command", "needed"), [
+    (Redeem("u", "t", "p"), Needs(tickets=("t",))),
+    (Capture("u", "t", None, 1), Needs(tickets=("t",))),
+    (Void("u", "t", 1, "x"), Needs(tickets=("t",))),
+    (Expire("u", 1, ("s", "t")), Needs(tickets=("s", "t"))),
+    (Expire("u", 1), NOTHING),
+    (Fund("u", "g", 1, "s"), NOTHING),
+    (Vend("u", "t", "a", "p", 1, 60), NOTHING),
+    (Adjust("u", "g", 1, "x", "y"), NOTHING),
+    (Probe(), NOTHING),
+    (Note("", EVENT), NOTHING),
+    (Progress("u", "c", "failed", "x"), Needs(checkouts=("c",))),
+    (RECEIVE, NOTHING),
+    (replace(RECEIVE, reference="R", link="L", checkout_id="c"),
+     Needs(payment_names=(("mpesa", "R"), ("mpesa", "L")), checkouts=("c",), references=("R",))),
+    (TakeBack("u", "mpesa", "R", 1, EVENT, "debt"), Needs(payment_names=(("mpesa", "R"),))),
+    (Dispute("u", "stripe", "L", "d", "opened", 1, EVENT, "debt"), Needs(payment_names=(("stripe", "L"),))),
+    (Assign("u", "p", "g", "x", "y", (), "packs", "debt"), Needs(payments=("p",))),
+    (WriteOff("", "p", "x", "y"), Needs(payments=("p",))),
 ])  # fmt: skip
-def test_a_command_names_the_tickets_it_needs(command: Command, needs: tuple[str, ...]) -> None:
-    """A new ticket is not one of them."""
-    assert ticket_ids(command) == needs
+def test_a_command_names_the_rows_it_needs(command: Command, needed: Needs) -> None:
+    """A new ticket or payment is not one of them."""
+    assert needs(command) == needed
+
+
+def test_an_event_is_the_same_in_whatever_form_it_comes() -> None:
+    """Its gateway and its key are all there is to it."""
+    assert once_by_event("stripe", "evt_1") == once_by_event("stripe", "evt_1")
+    assert len({once_by_event(*each).key for each in (("a", "b"), ("a", "c"), ("ab", ""))}) == 3
+    assert reference_key("R") == once_by_reference("R", "u", 5).key
 
 
 @pytest.mark.parametrize("value", ["u", "a" * 200, "\N{GRINNING FACE}" * 200, " ", "é", "\u00a0", "\ufeff", "/.%"])

@@ -73,6 +73,8 @@ class Page:
         return (
             dict(view.wallets), dict(view.tickets), dict(view.claims), list(view.entries), dict(view.new_tickets),
             dict(view.changed_wallets), dict(view.changed_tickets), dict(view.changed_claims), view.probed_at,
+            dict(view.payments), dict(view.checkouts), dict(view.changed_payments), dict(view.changed_checkouts),
+            list(view.events),
         )  # fmt: skip
 
     def check(self) -> None:

@@ -1,9 +1,14 @@
-"""The schema of a PostgreSQL database: who makes it, who may not, and what is refused. (SQLite's: test_sqlite.py.)"""
+"""The schema of a PostgreSQL database: who makes it, who may not, and what is refused. (SQLite's: test_sqlite.py.)
+
+And of any database: what it holds is there after it was brought up to date.
+"""
 
 import asyncio
 import re
 import secrets
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -11,14 +16,18 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from conftest import Clock, Pluct, fund, opened, vend
+from busy import Ledgers, Place
+from busy import run as run_anywhere
+from busy_payments import receive, take_back
+from conftest import ENGINES, Clock, Pluct, fund, opened, vend
 from pluct.commands import Probe, Redeem, once_by_reference
 from pluct.errors import SetupError
-from pluct.model import ApiKey, Changed, Granted, Probed, Vended
-from pluct.stores import schema
+from pluct.model import ApiKey, Booked, Changed, Granted, Probed, Vended
+from pluct.stores import rows, schema
 from postgres import SERVERS, fresh_database
 
 Make = Callable[..., Pluct]
+NEWEST = len(schema.migrations("postgresql"))
 OPERATIONS = (Path(__file__).parent.parent / "docs" / "operations.md").read_text("utf-8")
 
 
@@ -49,7 +58,13 @@ def url(postgresql_url: str) -> str:
     return fresh_database(postgresql_url)
 
 
-async def available(url: str) -> int:
+#: The tables of the first schema, in its columns.
+FIRST = {table: columns for table, columns in rows.TABLES.items() if not re.match("payment|checkout", table)} | {
+    "wallets": rows.WALLET.replace(", standing", "")
+}
+
+
+async def available(url: Place) -> int:
     async with opened(url, Clock()) as store:
         wallet = await store.wallet("amina")
         return 0 if wallet is None else wallet.available
@@ -81,8 +96,8 @@ def test_a_newer_schema_is_refused(url: str) -> None:
     """And left alone; the sentence names both schemas."""
     asyncio.run(available(url))
     run(url, "INSERT INTO pluct_schema VALUES (999, now())")
-    assert "has schema 999, and this program knows 1: a newer version" in refused(url)
-    assert len(run(url, "SELECT version FROM pluct_schema")) == 2
+    assert f"has schema 999, and this program knows {NEWEST}: a newer version" in refused(url)
+    assert len(run(url, "SELECT version FROM pluct_schema")) == NEWEST + 1
 
 
 def test_another_programs_tables_are_refused(url: str) -> None:
@@ -100,15 +115,95 @@ def test_a_migration_that_breaks_leaves_the_database_as_it_was(url: str, monkeyp
             await store.submit(fund("amina", 5))
 
     asyncio.run(grant())
-    (first,) = schema.migrations("postgresql")
+    known = schema.migrations("postgresql")
     with monkeypatch.context() as patch:
         broken = "CREATE TABLE extra (a integer); DELETE FROM wallets; CREATE TABLE extra (a integer);"
-        patch.setattr(schema, "migrations", lambda engine: [first, broken])
+        patch.setattr(schema, "migrations", lambda engine: [*known, broken])
         with pytest.raises(asyncpg.DuplicateTableError):
             asyncio.run(available(url))
-        patch.setattr(schema, "migrations", lambda engine: [first, "CREATE TABLE extra (a integer)"])
+        patch.setattr(schema, "migrations", lambda engine: [*known, "CREATE TABLE extra (a integer)"])
         assert [asyncio.run(available(url)) for _ in range(2)] == [5, 5]
-    assert "has schema 2, and this program knows 1" in refused(url)
+    assert f"has schema {NEWEST + 1}, and this program knows {NEWEST}" in refused(url)
+
+
+def rows_of(place: Place) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row of the tables of the first schema, in its columns."""
+    return {
+        table: sorted(tuple(row) for row in run_anywhere(place, f"SELECT {columns} FROM {table}"))
+        for table, columns in FIRST.items()
+    }
+
+
+def first_ledger(place: Place, rows: dict[str, list[tuple[Any, ...]]]) -> None:
+    """A database as the first version made it, with these rows."""
+    (first, *_) = schema.migrations("sqlite" if isinstance(place, Path) else "postgresql")
+    if isinstance(place, Path):
+        with closing(sqlite3.connect(place, isolation_level=None)) as connection:
+            connection.executescript(first)
+            connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+            connection.execute("PRAGMA user_version = 1")
+            for table, found in rows.items():
+                marks = ", ".join("?" * len(FIRST[table].split(", ")))
+                connection.executemany(f"INSERT INTO {table} ({FIRST[table]}) VALUES ({marks})", found)
+        return
+
+    async def main(url: str) -> None:
+        connection = await asyncpg.connect(url)
+        await connection.execute(first)
+        await connection.execute("INSERT INTO pluct_schema VALUES (1, now())")
+        for table, found in rows.items():
+            await connection.copy_records_to_table(table, records=found, columns=FIRST[table].split(", "))
+        await connection.close()
+
+    asyncio.run(main(place))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_ledger_of_the_first_version_goes_on(engine: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Not a row is lost, all is sound, its journal stays for ever, and it takes what the first version could not."""
+    server = None if engine == "sqlite" else request.getfixturevalue("server_url")(engine)
+    old = Ledgers(engine, tmp_path, server)
+    before = rows_of(old.busy)
+    place: Place = tmp_path / "first.db" if server is None else fresh_database(server)
+    first_ledger(place, before)
+
+    async def main() -> None:
+        async with opened(place, Clock()) as store:
+            assert await store.check(lambda *_: None) == []
+            booked = await store.submit(receive("R99", user="amina"))
+            assert isinstance(booked, Booked) and booked.minted == 10
+            taken = await store.submit(take_back("amina", None, "R99"))
+            assert isinstance(taken, Booked) and taken.clawed == 10
+            assert isinstance(await store.submit(receive("R98", 50, "newcomer", typed=True)), Booked)
+            assert await store.check(lambda *_: None) == []
+
+    assert sum(len(found) for found in before.values()) > 40
+    migrated = tmp_path / "again.db" if server is None else fresh_database(server)
+    first_ledger(migrated, before)
+    asyncio.run(available(migrated))
+    assert rows_of(migrated) == before
+    for statement in ("UPDATE entries SET amount = 1", "DELETE FROM entries"):
+        with pytest.raises((sqlite3.Error, asyncpg.PostgresError), match="an entry is never"):
+            run_anywhere(migrated, statement)
+    asyncio.run(main())
+
+
+def test_a_journal_cut_into_months_is_brought_up_to_date(tmp_path: Path, postgresql_url: str) -> None:
+    """By the version before: every month takes the new kinds of entries then."""
+    (partitions,) = re.findall(r"^### Partitions by month\n.*?^```sql\n(.*?)^```", OPERATIONS, flags=re.M | re.S)
+    before = rows_of(Ledgers("postgresql", tmp_path, postgresql_url).busy)
+    url = fresh_database(postgresql_url)
+    first_ledger(url, before)
+    run_anywhere(url, partitions)
+
+    async def main() -> None:
+        async with opened(url, Clock()) as store:
+            await store.submit(receive("R99", user="amina"))
+            taken = await store.submit(take_back("amina", None, "R99"))
+            assert isinstance(taken, Booked) and taken.clawed == 10
+            assert await store.check(lambda *_: None) == []
+
+    asyncio.run(main())
 
 
 # Roles
@@ -180,7 +275,7 @@ def test_a_role_is_told_what_it_lacks(roles: Roles) -> None:
     asyncio.run(available(roles.owner))
     assert "it lacks SELECT on pluct_schema" in refused(roles.server)
     run(roles.owner, f"GRANT SELECT ON pluct_schema TO {urlsplit(roles.server).username}")
-    assert "it lacks SELECT on entries, INSERT on entries, SELECT on wallets, INSERT on" in refused(roles.server)
+    assert "it lacks SELECT on entries, INSERT on entries, SELECT on payment_events, INSERT on" in refused(roles.server)
     roles.grant(2)
     asyncio.run(serve(roles.server))
 
@@ -199,9 +294,9 @@ def test_migrate_makes_the_tables_once_and_says_so(
         place = fresh_database(server_url(name))
         shown = f"postgresql:///{urlsplit(place).path[1:]}"
     engine = make_pluct(DATABASE_URL=place)
-    assert f"{shown} has schema 1 now; it had none." in engine.run("migrate").stdout
-    assert f"{shown} is up to date: it has schema 1." in engine.run("migrate").stdout
-    assert engine.json("migrate") == {"database": shown, "from": 1, "to": 1}
+    assert f"{shown} has schema {NEWEST} now; it had none." in engine.run("migrate").stdout
+    assert f"{shown} is up to date: it has schema {NEWEST}." in engine.run("migrate").stdout
+    assert engine.json("migrate") == {"database": shown, "from": NEWEST, "to": NEWEST}
 
 
 def test_migrate_says_why_it_cannot(make_pluct: Make) -> None:

@@ -41,7 +41,17 @@ ROOMS = {
     "pluct.model": Room(set(), PURE | {"msgspec"}),
     "pluct.errors": Room(set(), PURE),
     "pluct.commands": Room(CORE, PURE | {"msgspec"}),
-    "pluct.ledger": Room({*CORE, "pluct.commands"}, PURE | {"msgspec"}),
+    "pluct.wallet": Room(CORE, PURE | {"msgspec"}),
+    "pluct.pricing": Room({"pluct.model"}, PURE | {"msgspec"}),
+    "pluct.clawback": Room({*CORE, "pluct.wallet"}, PURE | {"msgspec"}),
+    "pluct.payments": Room(
+        {*CORE, "pluct.clawback", "pluct.commands", "pluct.pricing", "pluct.wallet"}, PURE | {"msgspec"}
+    ),
+    "pluct.ledger": Room({*CORE, "pluct.commands", "pluct.payments", "pluct.wallet"}, PURE | {"msgspec"}),
+    "pluct.money": Room({"pluct.errors"}, PURE),
+    "pluct.gateways": Room(
+        {*CORE, "pluct.money", "pluct.gateways"}, STANDARD | {"httpx", "msgspec", "standardwebhooks", "stripe"}
+    ),
     "pluct.catalog": Room(CORE, PURE | {"msgspec"}),
     "pluct.tickets": Room({*CORE, "pluct.catalog.ISSUER"}, STANDARD | {"msgspec", "joserfc"}),
     "pluct.observe": Room(CORE, STANDARD | {"msgspec", "prometheus_client"}),
@@ -316,6 +326,9 @@ BITES: list[tuple[Check, str, str]] = [
     (strange_imports, "pluct.commands", "import random"),
     (strange_imports, "pluct.commands", "from pluct import ledger"),
     (strange_imports, "pluct.ledger", "import pluct.stores"),
+    (strange_imports, "pluct.payments", "from pluct import ledger"),
+    (strange_imports, "pluct.payments", "from pluct.gateways import Paid"),
+    (strange_imports, "pluct.wallet", "from pluct.commands import Fund"),
     (strange_imports, "pluct.ledger", "def decide():\n    import time"),
     (strange_imports, "pluct.tickets", "from pluct.catalog import Catalog"),
     (strange_imports, "pluct.tickets", "from pluct import catalog"),

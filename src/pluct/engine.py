@@ -142,8 +142,10 @@ class Engine:
 
     async def history(self, user_id: str, limit: int, cursor: str | None) -> tuple[list[Entry], str | None]:
         """A page of entries, newest first, and the cursor of the next page."""
-        await self.wallet(user_id)
+        wallet = await self.wallet(user_id)
         entries = await self.store.reads.entries(user_id, limit, cursor)
+        if not entries and cursor is None and not wallet.entries:
+            return [], None
         if not entries:
             raise InvalidRequest("cursor is not one this wallet's history gave.")
         return entries, entries[-1].previous_id

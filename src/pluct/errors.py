@@ -46,6 +46,12 @@ class InsufficientCredits(Refusal):
     code, status, title = "insufficient_credits", 402, "Insufficient credits"
 
 
+class WalletFrozen(Refusal):
+    """This wallet is frozen: a payment is disputed, or a debt is to be repaid first."""
+
+    code, status, title = "wallet_frozen", 402, "Wallet frozen"
+
+
 class Forbidden(Refusal):
     """This key may not do that."""
 
@@ -68,6 +74,18 @@ class WalletNotFound(Refusal):
     """This user has no wallet: nothing was ever granted to this id."""
 
     code, status, title = "wallet_not_found", 404, "Wallet not found"
+
+
+class PaymentNotFound(Refusal):
+    """There is no such payment."""
+
+    code, status, title = "payment_not_found", 404, "Payment not found"
+
+
+class CheckoutNotFound(Refusal):
+    """There is no such checkout."""
+
+    code, status, title = "checkout_not_found", 404, "Checkout not found"
 
 
 class MethodNotAllowed(Refusal):
@@ -106,10 +124,22 @@ class TicketNotRedeemed(Refusal):
     code, status, title = "ticket_not_redeemed", 409, "Ticket not redeemed"
 
 
+class PaymentAlreadySettled(Refusal):
+    """This payment was already credited to another user, or written off."""
+
+    code, status, title = "payment_already_settled", 409, "Payment already settled"
+
+
 class TicketExpired(Refusal):
     """This ticket has expired; vend a new one."""
 
     code, status, title = "ticket_expired", 410, "Ticket expired"
+
+
+class Moved(Refusal):
+    """This payment belongs to another user by now; look whose it is, and ask again."""
+
+    code, status, title = "unavailable", 503, "Unavailable"
 
 
 class BodyTooLarge(Refusal):

@@ -9,19 +9,22 @@ What always holds (asserted on every change below, constrained in SQL where SQL 
 1. The lots of a wallet sum to `available`; `available`, `held` and `debt` are never negative, and a wallet with
    something available owes nothing.
 2. `held` is the sum of what the user's open tickets hold.
-3. A balance is the sum of its entries: an entry and the balance it changes are written by one function (`post`).
-   Each entry debits one account and credits another, so all accounts together sum to zero.
+3. A balance is the sum of its entries: an entry and the balance it changes are written by one function
+   (`Draft.post` in `wallet.py`). Each entry debits one account and credits another, so all accounts together sum to
+   zero.
 4. A claim has one outcome for ever, except that a ticket whose credits have all gone back frees its key.
 5. A ticket is redeemed at most once and settled at most once; captured + returned never exceeds its cost.
 6. Entries are only ever added; entry n of a wallet points to entry n - 1.
+7. A payment mints at most once, under its reference, and what is taken back of it never exceeds what it minted
+   (`payments.py`, where more about money is said).
 """
 
-from bisect import insort
 from collections.abc import Callable
 from typing import Any
 
 from msgspec.structs import replace
 
+from pluct import payments
 from pluct.commands import (
     Adjust,
     Capture,
@@ -35,7 +38,6 @@ from pluct.commands import (
     Void,
 )
 from pluct.errors import (
-    AmountTooLarge,
     IdempotencyKeyReused,
     InsufficientCredits,
     InvalidRequest,
@@ -47,57 +49,29 @@ from pluct.errors import (
     TicketNotFound,
     TicketNotRedeemed,
     Unauthorized,
+    WalletFrozen,
 )
 from pluct.model import (
     ADJUSTED_ACCOUNT,
-    BALANCE_MAX,
-    EXPIRED_ACCOUNT,
-    LOTS_MAX,
     Adjusted,
+    Booked,
     Changed,
+    CheckedOut,
     Claim,
-    Entry,
-    EntryKind,
     Expired,
     Granted,
     Lot,
     Outcome,
     Probed,
+    Remembered,
     Ticket,
     Vended,
-    Wallet,
-    debt_account,
     earned_account,
-    held_account,
     issued_account,
-    user_account,
 )
+from pluct.wallet import Draft, View, with_remaining
 
-
-class View:
-    """What a batch of commands sees of the ledger, and what they have changed in it so far."""
-
-    def __init__(self, next_id: Callable[[], str]) -> None:
-        self.next_id = next_id  #: names the next entry
-        self.wallets: dict[str, Wallet] = {}
-        self.tickets: dict[str, Ticket] = {}
-        self.claims: dict[bytes, Claim] = {}
-        self.entries: list[Entry] = []  #: new ones, in order
-        self.new_tickets: dict[str, Ticket] = {}
-        self.changed_wallets: dict[str, Wallet] = {}
-        self.changed_tickets: dict[str, Ticket] = {}
-        self.changed_claims: dict[bytes, Claim] = {}
-        self.probed_at: int | None = None
-
-    @property
-    def changed(self) -> bool:
-        """Whether there is anything to record."""
-        return bool(self.entries or self.changed_tickets or self.changed_claims or self.probed_at is not None)
-
-    def put_ticket(self, ticket: Ticket) -> None:
-        """Keep a ticket's new state, whether the ticket is new in this batch or older."""
-        changes = self.new_tickets if ticket.id in self.new_tickets else self.changed_tickets
-        changes[ticket.id] = self.tickets[ticket.id] = ticket
+__all__ = ["View", "decide"]
 
 
 def decide(view: View, command: Command, now: int) -> Outcome | Refusal:
@@ -134,11 +108,16 @@ def _remembered(view: View, command: Command) -> Outcome | None:
         return None
     for once in command.claims:
         if _standing(view, once) is None:  # a known reference under a new key: the key is used from now on
-            _put_claim(view, replace(found, key=once.key, fingerprint=once.fingerprint))
-    if isinstance(found.outcome, Vended):
-        ticket = view.tickets[found.outcome.ticket_id]
-        return replace(found.outcome, ticket=ticket, replayed=True)
-    return replace(found.outcome, replayed=True)
+            view.put_claim(replace(found, key=once.key, fingerprint=once.fingerprint))
+    match found.outcome:
+        case Vended() as vended:
+            return replace(vended, ticket=view.tickets[vended.ticket_id], replayed=True)
+        case CheckedOut() as opened:
+            return replace(opened, checkout=view.checkouts[opened.checkout_id], replayed=True)
+        case Booked() as booked if booked.payment_id is not None:
+            return replace(booked, payment=view.payments[booked.payment_id], replayed=True)
+        case outcome:
+            return replace(outcome, replayed=True)
 
 
 def _standing(view: View, once: Once) -> Claim | None:
@@ -151,173 +130,17 @@ def _standing(view: View, once: Once) -> Claim | None:
 
 
 def _remember(view: View, command: Command, outcome: Outcome, now: int) -> None:
-    if isinstance(outcome, Vended):
-        outcome = replace(outcome, ticket=None)
     assert not isinstance(outcome, Expired | Probed), "a sweep and a probe claim nothing"
+    kept: Remembered = outcome
+    match outcome:  # the row as it stands is looked up again
+        case Vended():
+            kept = replace(outcome, ticket=None)
+        case CheckedOut():
+            kept = replace(outcome, checkout=None)
+        case Booked():
+            kept = replace(outcome, payment=None)
     for once in command.claims:
-        _put_claim(view, Claim(once.key, command.user_id, once.fingerprint, outcome, now))
-
-
-def _put_claim(view: View, claim: Claim) -> None:
-    view.claims[claim.key] = view.changed_claims[claim.key] = claim
-
-
-# One wallet, while a command changes it
-
-
-class _Draft:
-    """A wallet in the making. Nothing reaches the view until `save`, so a refusal leaves no trace."""
-
-    __slots__ = (
-        "account", "available", "debt", "entries", "held", "held_account",
-        "last_id", "lots", "now", "number", "user_id", "view",
-    )  # fmt: skip
-
-    def __init__(self, view: View, user_id: str, now: int) -> None:
-        self.view = view
-        self.user_id = user_id
-        self.now = now
-        self.account = user_account(user_id)
-        self.held_account = held_account(user_id)
-        self.entries: list[Entry] = []
-        wallet = view.wallets.get(user_id)
-        if wallet is None:
-            self.available = self.held = self.debt = self.number = 0
-            self.lots: list[Lot] = []
-            self.last_id: str | None = None
-            return
-        self.available = wallet.available
-        self.held = wallet.held
-        self.debt = wallet.debt
-        self.lots = list(wallet.lots)
-        self.number = wallet.entries
-        self.last_id = wallet.last_entry_id
-        if wallet.lots:
-            self._expire_lots()
-
-    def post(
-        self,
-        kind: EntryKind,
-        amount: int,
-        debit: str,
-        credit: str,
-        ticket_id: str | None = None,
-        grant_id: str | None = None,
-        reference: str | None = None,
-        reason: str | None = None,
-        actor: str | None = None,
-    ) -> Entry:
-        """Move `amount` from `debit` to `credit`: the one place where a balance changes."""
-        assert amount > 0, "an entry moves something"
-        if debit == self.account:
-            self.available -= amount
-        elif debit == self.held_account:
-            self.held -= amount
-        if credit == self.account:
-            self.available += amount
-        elif credit == self.held_account:
-            self.held += amount
-        elif credit == debt_account(self.user_id):
-            self.debt -= amount
-        self.number += 1
-        entry = Entry(
-            self.view.next_id(), self.user_id, self.number, self.last_id, self.now, kind, amount, debit, credit,
-            self.available, self.held, ticket_id, grant_id, reference, reason, actor,
-        )  # fmt: skip
-        self.last_id = entry.id
-        self.entries.append(entry)
-        return entry
-
-    def save(self) -> Wallet:
-        """Put the wallet and its new entries into the view, once they are sound."""
-        wallet = Wallet(
-            self.user_id, self.available, self.held, self.debt, tuple(self.lots), self.number, self.last_id, self.now
-        )
-        assert wallet.available >= 0 <= wallet.held, "no balance is negative"
-        assert wallet.debt >= 0 and not (wallet.debt and wallet.available), "a debt is repaid before anything is spent"
-        assert sum([lot.remaining for lot in wallet.lots]) == wallet.available, "lots sum to what is available"
-        view = self.view
-        view.wallets[self.user_id] = view.changed_wallets[self.user_id] = wallet
-        view.entries.extend(self.entries)
-        return wallet
-
-    def require_room(self, amount: int) -> None:
-        """Refuse an amount that would lift the balance over its bound, now or when its holds come back."""
-        if self.available + self.held + amount > BALANCE_MAX:
-            raise AmountTooLarge
-
-    def add_lot(self, lot: Lot) -> None:
-        """File a lot in burn-down order; at the limit, join it to one with the same terms."""
-        if len(self.lots) >= LOTS_MAX:
-            for at in reversed(range(len(self.lots))):
-                other = self.lots[at]
-                if _terms(other) == _terms(lot):
-                    self.lots[at] = replace(other, remaining=other.remaining + lot.remaining)
-                    return
-            raise InvalidRequest(
-                f"This wallet holds {LOTS_MAX} grants with different terms; use an expiry or priority it already has."
-            )
-        insort(self.lots, lot, key=_burn_order)
-
-    def take(self, amount: int) -> tuple[Lot, ...]:
-        """Take `amount` from the lots in burn-down order and say what was taken from which."""
-        lots = self.lots
-        first = lots[0]
-        if first.remaining > amount:  # nearly always one lot pays
-            lots[0] = _with_remaining(first, first.remaining - amount)
-            return (_with_remaining(first, amount),)
-        taken = []
-        while amount:
-            lot = lots[0]
-            part = min(lot.remaining, amount)
-            taken.append(_with_remaining(lot, part))
-            amount -= part
-            if part == lot.remaining:
-                del lots[0]
-            else:
-                lots[0] = _with_remaining(lot, lot.remaining - part)
-        return tuple(taken)
-
-    def give_back(self, parts: tuple[Lot, ...], grace_seconds: int) -> None:
-        """Return parts to the lots they came from. What has expired meanwhile lives for the grace time more."""
-        for part in parts:
-            if part.expires_at is not None and part.expires_at <= self.now:
-                part = replace(part, expires_at=self.now + grace_seconds * 1000)
-            for at, lot in enumerate(self.lots):
-                if lot.number == part.number and lot.expires_at == part.expires_at:
-                    self.lots[at] = _with_remaining(lot, lot.remaining + part.remaining)
-                    break
-            else:
-                insort(self.lots, part, key=_burn_order)  # over LOTS_MAX if need be: what is returned is never refused
-        self.repay()
-
-    def repay(self) -> None:
-        """Let what has come in pay a debt first."""
-        amount = min(self.debt, self.available)
-        if amount:
-            self.take(amount)
-            self.post("repay", amount, self.account, debt_account(self.user_id))
-
-    def _expire_lots(self) -> None:
-        """Move what is past its time to the expired account."""
-        now = self.now
-        for lot in [lot for lot in self.lots if lot.expires_at is not None and lot.expires_at <= now]:
-            self.lots.remove(lot)
-            self.post("expire", lot.remaining, self.account, EXPIRED_ACCOUNT, grant_id=lot.grant_id)
-
-
-def _with_remaining(lot: Lot, remaining: int) -> Lot:
-    return Lot(lot.number, lot.grant_id, remaining, lot.category, lot.priority, lot.expires_at)
-
-
-def _burn_order(lot: Lot) -> tuple[int, float, bool, int]:
-    """Priority, then soonest expiry (never is last), then promotional before paid, then oldest."""
-    expiry = float("inf") if lot.expires_at is None else lot.expires_at
-    return lot.priority, expiry, lot.category == "paid", lot.number
-
-
-def _terms(lot: Lot) -> tuple[int, int | None, str]:
-    return lot.priority, lot.expires_at, lot.category
+        view.put_claim(Claim(once.key, command.user_id, once.fingerprint, kept, now))
 
 
 # Rules: one per command. Each validates first and saves last.
@@ -326,7 +149,7 @@ def _terms(lot: Lot) -> tuple[int, int | None, str]:
 def _fund(view: View, command: Fund, now: int) -> Granted:
     if command.expires_at is not None and command.expires_at <= now:
         raise InvalidRequest("expiresAt is in the past; credits must expire in the future, or never.")
-    draft = _Draft(view, command.user_id, now)
+    draft = Draft(view, command.user_id, now)
     draft.require_room(command.amount)
     entry = draft.post(
         "grant", command.amount, issued_account(command.source), draft.account,
@@ -343,9 +166,11 @@ def _fund(view: View, command: Fund, now: int) -> Granted:
 
 
 def _vend(view: View, command: Vend, now: int) -> Vended:
-    draft = _Draft(view, command.user_id, now)
+    draft = Draft(view, command.user_id, now)
     cost = command.cost
     assert cost > 0, "an action costs something"
+    if draft.frozen:
+        raise WalletFrozen
     if draft.available < cost:
         raise InsufficientCredits
     taken = draft.take(cost)
@@ -377,7 +202,7 @@ def _redeem(view: View, command: Redeem, now: int) -> Changed:
         raise TicketExpired
     redeemed = replace(ticket, redeemed_at=now)
     if ticket.settle == "redeem":
-        draft = _Draft(view, ticket.user_id, now)
+        draft = Draft(view, ticket.user_id, now)
         draft.post("capture", ticket.held, draft.held_account, earned_account(ticket.action), ticket.id)
         redeemed = replace(redeemed, state="captured", captured=ticket.cost)
         draft.save()
@@ -396,7 +221,7 @@ def _capture(view: View, command: Capture, now: int) -> Changed:
     amount = ticket.held if command.amount is None else command.amount
     if not 1 <= amount <= ticket.held:
         raise InvalidRequest(f"This ticket holds {ticket.held} credits; capture between 1 and that many.")
-    draft = _Draft(view, ticket.user_id, now)
+    draft = Draft(view, ticket.user_id, now)
     draft.post("capture", amount, draft.held_account, earned_account(ticket.action), ticket.id)
     returned = ticket.held - amount
     if returned:
@@ -410,7 +235,7 @@ def _capture(view: View, command: Capture, now: int) -> Changed:
 
 def _void(view: View, command: Void, now: int) -> Changed:
     ticket = _open_ticket(view, command, now)
-    draft = _Draft(view, ticket.user_id, now)
+    draft = Draft(view, ticket.user_id, now)
     if ticket.state == "captured":
         draft.require_room(ticket.captured)
         draft.post(
@@ -432,7 +257,7 @@ def _void(view: View, command: Void, now: int) -> Changed:
 
 
 def _expire(view: View, command: Expire, now: int) -> Expired:
-    draft = _Draft(view, command.user_id, now)
+    draft = Draft(view, command.user_id, now)
     credits = sum(entry.amount for entry in draft.entries)
     expired = []
     for ticket_id in command.ticket_ids:
@@ -450,7 +275,7 @@ def _expire(view: View, command: Expire, now: int) -> Expired:
 
 
 def _adjust(view: View, command: Adjust, now: int) -> Adjusted:
-    draft = _Draft(view, command.user_id, now)
+    draft = Draft(view, command.user_id, now)
     if command.amount > 0:
         draft.require_room(command.amount)
         debit, credit = ADJUSTED_ACCOUNT, draft.account
@@ -505,13 +330,13 @@ def _split(parts: tuple[Lot, ...], amount: int) -> tuple[tuple[Lot, ...], tuple[
         here = min(amount, part.remaining)
         amount -= here
         if here:
-            first.append(_with_remaining(part, here))
+            first.append(with_remaining(part, here))
         if here < part.remaining:
-            rest.append(_with_remaining(part, part.remaining - here))
+            rest.append(with_remaining(part, part.remaining - here))
     return tuple(first), tuple(rest)
 
 
-_RULES: dict[type, Callable[[View, Any, int], Outcome]] = {
+_RULES: dict[type, Callable[[View, Any, int], Outcome]] = payments.RULES | {
     Fund: _fund,
     Vend: _vend,
     Redeem: _redeem,

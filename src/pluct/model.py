@@ -13,7 +13,9 @@ Category = Literal["paid", "promotional"]
 Settlement = Literal["vend", "redeem", "report"]
 TicketState = Literal["issued", "redeemed", "captured", "voided", "expired"]
 Role = Literal["mint", "service", "operator"]
-EntryKind = Literal["grant", "vend", "hold", "capture", "return", "refund", "expire", "adjust", "repay"]
+EntryKind = Literal[
+    "grant", "vend", "hold", "capture", "return", "refund", "expire", "adjust", "repay", "clawback", "restore"
+]
 
 #: The largest single amount a caller may name, in credits.
 AMOUNT_MAX = 1_000_000_000
@@ -48,6 +50,8 @@ class Wallet(msgspec.Struct, frozen=True, gc=False):
     entries: int = 0  # how many there are, and so the number of the last one
     last_entry_id: str | None = None
     updated_at: int = 0
+    frozen: tuple[str, ...] = ()  # why nothing is vended: ids of open disputes, `DEBT`
+    remainders: tuple[tuple[str, int], ...] = ()  # money that bought nothing yet: currency, minor units
 
     @property
     def promotional(self) -> int:
@@ -119,6 +123,125 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     actor: str | None = None
 
 
+CheckoutState = Literal["created", "pending", "paid", "failed", "expired", "review"]
+PaymentState = Literal[
+    "unmatched", "review", "paid", "failed", "part_refunded", "refunded", "disputed", "written_off"
+]  # fmt: skip
+
+
+OddAmounts = Literal["packs", "pro_rata", "hold"]
+Clawback = Literal["debt", "floor", "freeze"]
+DisputeChange = Literal["opened", "funds_withdrawn", "funds_reinstated", "closed"]
+
+#: Why a wallet is frozen, besides disputes: it owes credits, and the claw-back policy is `freeze`.
+DEBT = "debt"
+#: A refund of everything, where the amount is not known yet.
+ALL_OF_IT = BALANCE_MAX
+
+
+class Pack(msgspec.Struct, frozen=True, gc=False):
+    """Credits at a price, as users buy them. `price` in minor units of `currency`."""
+
+    id: str
+    name: str
+    currency: str
+    price: int
+    credits: int
+
+
+class Checkout(msgspec.Struct, frozen=True, gc=False):
+    """A user's wish to buy a pack at one gateway. Its `payment_code` is what people type; it stays payable for ever."""
+
+    id: str
+    user_id: str
+    gateway: str
+    pack_id: str
+    currency: str
+    price: int  # minor units
+    credits: int
+    payment_code: str
+    token_hash: bytes  # SHA-256 of the token in its callback's address
+    state: CheckoutState
+    created_at: int
+    updated_at: int
+    message: str = ""  # for the user
+    gateway_reference: str | None = None
+    redirect_url: str | None = None
+    phone_hash: bytes | None = None
+    phone_mask: str | None = None
+    due_at: int | None = None  # when the gateway is asked next
+    asked: int = 0  # how often it was
+
+
+class Priced(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """How often a pack was bought by one payment. `count` 0: money became credits at this pack's rate."""
+
+    pack_id: str
+    price: int
+    credits: int
+    count: int
+
+
+class Case(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One dispute of a payment, as far as its events have told. Each field only moves on, whatever their order."""
+
+    id: str
+    stage: Literal["unheard", "open", "closed"] = "unheard"
+    funds: Literal["here", "withdrawn", "reinstated"] = "here"
+    amount: int | None = None  # of the money withdrawn; None: all
+    lost: int = 0  # credits that were not there to be taken back for it
+
+
+class Payment(msgspec.Struct, frozen=True, gc=False):
+    """Money that came in, or that is said to have gone back before it came (`amount` 0). Money in minor units."""
+
+    id: str
+    gateway: str
+    namespace: str
+    currency: str
+    at: int
+    updated_at: int
+    state: PaymentState = "unmatched"
+    reference: str | None = None  # once-only within the namespace; None while only its checkout is known to be paid
+    link: str | None = None  # another id by which refunds and disputes name it
+    user_id: str | None = None
+    checkout_id: str | None = None
+    amount: int = 0
+    confirmed: bool = True
+    minted: int = 0  # credits
+    grant_id: str | None = None
+    refunded: int = 0  # money, in all
+    clawed: int = 0  # credits that went back with the money, in all
+    lost: int = 0  # those of them that were not there to be taken
+    disputes: tuple[Case, ...] = ()
+    code: str | None = None  # as a person typed it; not None: a person typed the amount too
+    phone_hash: bytes | None = None
+    phone_mask: str | None = None
+    note: str = ""  # for operators: why it is where it is
+    priced: tuple[Priced, ...] = ()  # empty: it bought no pack, or was granted by hand before it was heard of
+    remainder_before: int = 0
+    remainder_after: int = 0
+
+    @property
+    def settled(self) -> bool:
+        """Whether its credits are a user's (they may have been taken back since)."""
+        return self.state in ("paid", "part_refunded", "refunded", "disputed")
+
+
+class PaymentEvent(msgspec.Struct, frozen=True, gc=False):
+    """What a gateway, or an operator, said: kept with the change it made, redacted."""
+
+    id: str
+    gateway: str
+    key: str  # once-only within the gateway
+    kind: str  # the gateway's own word for it
+    at: int
+    raw: bytes
+    note: str = ""
+    payment_id: str | None = None
+    checkout_id: str | None = None
+
+
 class Granted(msgspec.Struct, frozen=True, tag="granted", omit_defaults=True, gc=False):
     """Credits were given."""
 
@@ -160,13 +283,42 @@ class Expired(msgspec.Struct, frozen=True, tag="expired", omit_defaults=True, gc
     replayed: bool = False
 
 
+class CheckedOut(msgspec.Struct, frozen=True, tag="checked_out", omit_defaults=True, gc=False):
+    """A checkout was opened or went on. A claim remembers only its id; `checkout` is the row as it stands."""
+
+    checkout_id: str
+    checkout: Checkout | None = None
+    replayed: bool = False
+
+
+class Booked(msgspec.Struct, frozen=True, tag="booked", omit_defaults=True, gc=False):
+    """Something became of a payment. A claim remembers its id and the figures; `payment` is the row as it stands."""
+
+    payment_id: str | None  # None: a checkout that is paid was said to be paid, and no receipt was named
+    minted: int = 0  # credits, by this command
+    clawed: int = 0  # credits taken back by this command, a debt included; below 0: restored
+    lost: int = 0  # credits that should have been taken back and were not there
+    available_after: int | None = None  # None: no wallet was touched
+    payment: Payment | None = None
+    replayed: bool = False
+
+
+class Noted(msgspec.Struct, frozen=True, tag="noted", omit_defaults=True, gc=False):
+    """An event was kept."""
+
+    event_id: str
+    replayed: bool = False
+
+
 class Probed(msgspec.Struct, frozen=True, tag="probed", gc=False):
     """The store committed a row."""
 
     at: int
 
 
-Outcome = Granted | Vended | Changed | Adjusted | Expired | Probed
+#: What a claim can remember.
+Remembered = Granted | Vended | Changed | Adjusted | CheckedOut | Booked | Noted
+Outcome = Remembered | Expired | Probed
 
 
 class Claim(msgspec.Struct, frozen=True, gc=False):
@@ -175,7 +327,7 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
     key: bytes
     user_id: str
     fingerprint: bytes
-    outcome: Granted | Vended | Changed | Adjusted
+    outcome: Remembered
     at: int
 
 

@@ -4,7 +4,7 @@ A store takes commands, runs the rules over them batch by batch, and answers onl
 thing that knows a database; nothing above it speaks SQL.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ import msgspec
 
 from pluct.commands import Command, Expire
 from pluct.errors import Refusal
-from pluct.model import ApiKey, Entry, Outcome, Ticket, Wallet
+from pluct.model import ApiKey, Checkout, Entry, Outcome, Payment, PaymentEvent, PaymentState, Ticket, Wallet
 
 
 class Violation(msgspec.Struct, frozen=True):
@@ -91,6 +91,48 @@ class Store(Reads, Protocol):
 
     async def due(self, now: int, grace_seconds: int, limit: int) -> list[Expire]:
         """The sweeps that are due: at most `limit`, one per user."""
+        ...
+
+    async def checkout(self, checkout_id: str) -> Checkout | None:
+        """One checkout."""
+        ...
+
+    async def checkout_by_code(self, code: str) -> Checkout | None:
+        """The checkout with this payment code."""
+        ...
+
+    async def checkout_by_token(self, token_hash: bytes) -> Checkout | None:
+        """The checkout whose callback's address holds a token with this SHA-256."""
+        ...
+
+    async def checkout_by_reference(self, gateway: str, gateway_reference: str) -> Checkout | None:
+        """The checkout that a gateway knows by this id."""
+        ...
+
+    async def checkouts_due(self, now: int, limit: int) -> list[Checkout]:
+        """The checkouts about which their gateways are to be asked by now, the longest due first."""
+        ...
+
+    async def checkouts_of_phone(self, phone_hash: bytes, limit: int) -> list[Checkout]:
+        """The checkouts of whoever has this phone, newest first."""
+        ...
+
+    async def payment(self, payment_id: str) -> Payment | None:
+        """One payment."""
+        ...
+
+    async def find_payment(self, namespace: str, reference: str) -> Payment | None:
+        """The payment with this reference, or this link."""
+        ...
+
+    async def payments(
+        self, state: PaymentState | None, gateway: str | None, limit: int, cursor: str | None
+    ) -> list[Payment]:
+        """Payments, newest first, from the one named by `cursor` on."""
+        ...
+
+    async def payment_events(self, payment_ids: Sequence[str]) -> list[PaymentEvent]:
+        """What was said of these payments and of their checkouts, oldest first; a bounded number of each."""
         ...
 
     async def api_key(self, secret_hash: bytes) -> ApiKey | None:

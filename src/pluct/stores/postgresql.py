@@ -3,10 +3,12 @@
 A few connections ("lanes") each run one batch at a time: lock the wallets in user order, fetch, decide, record, commit.
 No rule is in SQL. What keeps processes apart:
 
-- A command changes the rows of one user only, and holds the lock of that user's wallet while it does.
+- A command changes the wallet and the tickets of one user only, and holds the lock of that wallet while it does.
 - What has no row to lock yet (a new wallet, a key or reference used for the first time) is unique: of two processes
   one inserts it, and the other's batch is undone and decided again over what the winner wrote.
-- Locks are taken in one order everywhere (wallets by user, then new wallets by user, then claims by key): no deadlock.
+- Payments and checkouts, which may be told of before their user is known, are locked too.
+- Locks are taken in one order everywhere (wallets by user, payments and checkouts by id, then new wallets by user, then
+  claims by key, then new payments by name): no deadlock.
 
 Only a connection lost during COMMIT leaves an outcome unknown; lost before, nothing was recorded.
 """
@@ -16,18 +18,18 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import asyncpg
 from asyncpg import Connection
 
 from pluct import ledger
-from pluct.commands import Command, Expire, Probe, ticket_ids
+from pluct.commands import Command, Expire
 from pluct.errors import OutcomeUnknown, Refusal, SetupError, Unavailable
-from pluct.model import ApiKey, Entry, Outcome, Ticket, Vended, Wallet
-from pluct.stores import Reads, Violation, postgresql_check, postgresql_contents, rows, schema
+from pluct.model import ApiKey, Entry, Outcome, Ticket, Wallet
+from pluct.stores import Reads, Violation, postgresql_batch, postgresql_check, postgresql_contents, rows, schema
 from pluct.stores.batching import WAIT_SECONDS_MAX, Batcher
+from pluct.stores.payment_reads import PaymentReads
 from pluct.stores.postgresql_contents import SERVER, PostgresqlContents
 from pluct.stores.replica import ReplicaReads
 
@@ -45,37 +47,13 @@ ATTEMPTS_MAX = 5
 
 #: What a server's role must be allowed to do, by table.
 _NEEDED = {
-    "entries": "SELECT, INSERT",
-    **dict.fromkeys(("wallets", "tickets", "claims", "api_keys", "probe"), "SELECT, INSERT, UPDATE"),
+    **dict.fromkeys(("entries", "payment_events"), "SELECT, INSERT"),
+    **dict.fromkeys(
+        ("wallets", "tickets", "claims", "api_keys", "probe", "checkouts", "payments"), "SELECT, INSERT, UPDATE"
+    ),
 }
 
 _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '3s'"
-_LOCK_WALLETS = f"SELECT {rows.WALLET} FROM wallets WHERE user_id = ANY($1::text[]) ORDER BY user_id FOR UPDATE"
-_CLAIMS = f"SELECT {rows.CLAIM} FROM claims WHERE key = ANY($1::bytea[])"
-_TICKETS = f"SELECT {rows.TICKET} FROM tickets WHERE id = ANY($1::text[])"
-
-
-def _add(table: str, row: str, columns: str) -> str:
-    return f"INSERT INTO {table} ({columns}) SELECT {columns} FROM unnest(${{}}::{row}[])"
-
-
-def _change(table: str, row: str, columns: str, key: str) -> str:
-    changes = ", ".join(f"{column} = n.{column}" for column in columns.split(", ") if column != key)
-    return f"UPDATE {table} t SET {changes} FROM unnest(${{}}::{row}[]) n WHERE t.{key} = n.{key}"
-
-
-#: How a batch is written, in one statement: a part for each kind of change there is. Rows that another process may add
-#: at the same moment are in the same order in every statement, parts as well as rows: that is the order of locks.
-_PARTS = {
-    "new_wallets": _add("wallets", "wallet_row", rows.WALLET),
-    "new_claims": _add("claims", "claim_row", rows.CLAIM),
-    "claims": _change("claims", "claim_row", rows.CLAIM, "key"),
-    "wallets": _change("wallets", "wallet_row", rows.WALLET, "user_id"),
-    "new_tickets": _add("tickets", "ticket_row", rows.TICKET),
-    "tickets": _change("tickets", "ticket_row", "id, state, redeemed_at, captured, returned, due_at", "id"),
-    "entries": _add("entries", "entry_row", rows.ENTRY),
-    "probe": "INSERT INTO probe VALUES (1, ${}) ON CONFLICT (id) DO UPDATE SET at = excluded.at",
-}
 _ENTRY_COLUMNS = rows.ENTRY.replace(",", "").split()
 _HISTORY = f"""
 WITH RECURSIVE walk AS (
@@ -92,6 +70,8 @@ _ENVIRONMENT = ("08", "28", "3D", "53", "57", "58", "XX")
 #: And single states: permission, read-only (a standby), a lock not had in time.
 _ENVIRONMENT_STATES = frozenset({"42501", "25006", "55P03", "42P01"})
 _RACES = frozenset({"40001", "40P01"})
+#: Where a row that is there already is another process's, and can be seen now.
+_RACED_FOR = frozenset({"wallets", "claims", "payments", "checkouts"})
 #: A statement that was prepared is not there, or one that was not is: another session answers than was asked.
 _POOLER = frozenset({"26000", "42P05"})
 #: What the driver raises. Internal errors are among them: a connection that was told to end, but has not ended yet,
@@ -137,7 +117,7 @@ class PostgresqlReads:
             return await connection.fetch(sql, *values)
 
 
-class PostgresqlStore(PostgresqlReads):
+class PostgresqlStore(PostgresqlReads, PaymentReads):
     """The `Store` over one database. Made and used inside a running event loop."""
 
     def __init__(
@@ -203,17 +183,17 @@ class PostgresqlStore(PostgresqlReads):
         """Fetch, decide, record and commit."""
         try:
             await connection.execute(_BEGIN)
-            view = await self._fetch(connection, commands)
-            known = frozenset(view.wallets), frozenset(view.claims)
+            view = await postgresql_batch.fetch(connection, self._next_id, commands)
+            known = postgresql_batch.Known(view)
             now = self._clock()
             outcomes = [ledger.decide(view, command, now) for command in commands]
             if not view.changed:
                 await connection.execute("ROLLBACK")
                 return outcomes
-            await _record(connection, view, *known)
+            await postgresql_batch.record(connection, view, known)
         except asyncpg.PostgresError as error:
             if error.sqlstate in _RACES or (
-                isinstance(error, asyncpg.UniqueViolationError) and error.table_name in ("wallets", "claims")
+                isinstance(error, asyncpg.UniqueViolationError) and error.table_name in _RACED_FOR
             ):
                 await connection.execute("ROLLBACK")
                 raise _LostRace from error
@@ -223,28 +203,6 @@ class PostgresqlStore(PostgresqlReads):
         except Exception as error:
             raise OutcomeUnknown from error
         return outcomes
-
-    async def _fetch(self, connection: "Connection[Any]", commands: Sequence[Command]) -> ledger.View:
-        """Lock the wallets the commands name, then load claims, then tickets (also of remembered vends).
-
-        Each statement sees what was committed before it began, so what it reads of a locked wallet is final.
-        """
-        view = ledger.View(self._next_id)
-        users = {command.user_id for command in commands if not isinstance(command, Probe)}
-        if users:
-            for row in await connection.fetch(_LOCK_WALLETS, list(users)):
-                view.wallets[row[0]] = rows.wallet(row)
-        keys = [once.key for command in commands for once in command.claims]
-        tickets = set(chain.from_iterable(ticket_ids(command) for command in commands))
-        if keys:
-            for row in await connection.fetch(_CLAIMS, keys):
-                claim = view.claims[row[0]] = rows.claim(row)
-                if isinstance(claim.outcome, Vended):
-                    tickets.add(claim.outcome.ticket_id)
-        if tickets:
-            for row in await connection.fetch(_TICKETS, list(tickets)):
-                view.tickets[row[0]] = rows.ticket(row)
-        return view
 
     # Reading
 
@@ -299,6 +257,9 @@ class PostgresqlStore(PostgresqlReads):
         async with alone(self._url) as connection:
             yield await postgresql_contents.held(connection)
 
+    async def _rows(self, sql: str, *values: object) -> list[Any]:
+        return await self._all(sql, *values)
+
     @asynccontextmanager
     async def filled(self) -> AsyncIterator[PostgresqlContents]:
         """See `Store.filled`."""
@@ -338,7 +299,7 @@ async def _applied(connection: "Connection[Any]", newest: int) -> int:
     found = await connection.fetch(query, timeout=STATEMENT_SECONDS_MAX)
     tables = {row[0] for row in found}
     if "pluct_schema" not in tables:
-        if tables & {"wallets", "entries", "tickets", "claims", "api_keys", "probe"}:
+        if tables & {"wallets", "entries", "tickets", "claims", "api_keys", "probe", "checkouts", "payments"}:
             raise SetupError("This database has another program's tables; name an empty one in DATABASE_URL.")
         return 0
     await _insist(connection, {"pluct_schema": "SELECT"})
@@ -463,27 +424,6 @@ def _hosts(url: str) -> list[str]:
     if found is None or "prefer-standby" in found[3]:  # which is a choice among all of them
         return [url]
     return [found[1] + host + found[3] for host in found[2].split(",")]
-
-
-async def _record(
-    connection: "Connection[Any]", view: ledger.View, known_wallets: frozenset[str], known_claims: frozenset[bytes]
-) -> None:
-    """Write what the view says has changed, in one statement and so in one round trip."""
-    wallets = [rows.wallet_row(wallet) for _, wallet in sorted(view.changed_wallets.items())]
-    claims = [rows.claim_row(claim) for _, claim in sorted(view.changed_claims.items())]
-    changes: dict[str, Any] = {
-        "new_wallets": [row for row in wallets if row[0] not in known_wallets],
-        "new_claims": [row for row in claims if row[0] not in known_claims],
-        "claims": [row for row in claims if row[0] in known_claims],
-        "wallets": [row for row in wallets if row[0] in known_wallets],
-        "new_tickets": [rows.ticket_row(ticket) for ticket in view.new_tickets.values()],
-        "tickets": [rows.ticket_row(ticket) for ticket in view.changed_tickets.values()],
-        "entries": [rows.entry_row(entry) for entry in view.entries],
-        "probe": view.probed_at,
-    }
-    changes = {name: change for name, change in changes.items() if change}
-    parts = [f"part_{at} AS ({_PARTS[name].format(at)})" for at, name in enumerate(changes, 1)]
-    await connection.execute(f"WITH {', '.join(parts)} SELECT", *changes.values())
 
 
 def _translated(error: Exception) -> Exception:

@@ -12,8 +12,8 @@ import asyncpg
 import msgspec
 from asyncpg import Connection
 
-from pluct.commands import once_by_reference
-from pluct.stores import Violation
+from pluct.commands import reference_key
+from pluct.stores import Violation, payment_checks
 
 #: Findings shown per invariant.
 FINDINGS_MAX = 20
@@ -27,6 +27,9 @@ KEPT_AS_JSON = (
     ("wallets", "'wallet ' || user_id", "lots"),
     ("tickets", "'ticket ' || id", "taken"),
     ("claims", "'claim ' || encode(key, 'hex')", "outcome"),
+    ("wallets", "'wallet ' || user_id", "standing"),
+    ("payments", "'payment ' || id", "disputes"),
+    ("payments", "'payment ' || id", "priced"),
 )
 
 CHECKS = {
@@ -68,8 +71,8 @@ CHECKS = {
                  sum(amount * ((credit = 'held:' || user_id)::int - (debit = 'held:' || user_id)::int)) AS held,
                  sum(amount * ((debit = 'debt:' || user_id)::int - (credit = 'debt:' || user_id)::int)) AS debt
           FROM entries GROUP BY user_id) e ON e.user_id = w.user_id
-        WHERE w.user_id IS NULL OR e.user_id IS NULL OR w.available <> e.available OR w.held <> e.held
-           OR w.debt <> e.debt OR w.entries <> e.entries OR e.last <> e.entries""",
+        WHERE w.user_id IS NULL OR w.available <> coalesce(e.available, 0) OR w.held <> coalesce(e.held, 0)
+           OR w.debt <> coalesce(e.debt, 0) OR w.entries <> coalesce(e.entries, 0) OR e.last <> e.entries""",
     "an entry follows the one before it": """
         SELECT e.id, 'entry ' || e.number || ' of ' || e.user_id || ' after entry '
                || coalesce(p.number::text, 'none')
@@ -80,8 +83,10 @@ CHECKS = {
            OR e.held_after <> coalesce(p.held_after, 0)
               + e.amount * ((e.credit = 'held:' || e.user_id)::int - (e.debit = 'held:' || e.user_id)::int)""",
     "a wallet points to its last entry": """
-        SELECT w.user_id, 'last entry ' || w.last_entry_id FROM wallets w LEFT JOIN entries e ON e.id = w.last_entry_id
-        WHERE e.id IS NULL OR e.user_id <> w.user_id OR e.number <> w.entries""",
+        SELECT w.user_id, 'last entry ' || coalesce(w.last_entry_id, 'none')
+        FROM wallets w LEFT JOIN entries e ON e.id = w.last_entry_id
+        WHERE (e.id IS NULL AND (w.entries <> 0 OR w.last_entry_id IS NOT NULL))
+           OR e.user_id <> w.user_id OR e.number <> w.entries""",
     "an entry moves credits between the accounts of its kind": """
         SELECT id, kind || ': ' || debit || ' to ' || credit FROM entries WHERE NOT CASE kind
           WHEN 'grant' THEN debit LIKE 'issued:%' AND credit = 'user:' || user_id
@@ -93,6 +98,8 @@ CHECKS = {
           WHEN 'expire' THEN debit = 'user:' || user_id AND credit = 'expired'
           WHEN 'adjust' THEN 'adjusted' IN (debit, credit) AND 'user:' || user_id IN (debit, credit)
           WHEN 'repay' THEN debit = 'user:' || user_id AND credit = 'debt:' || user_id
+          WHEN 'clawback' THEN debit IN ('user:' || user_id, 'debt:' || user_id) AND credit LIKE 'issued:%'
+          WHEN 'restore' THEN debit LIKE 'issued:%' AND credit = 'user:' || user_id
           ELSE false END""",
     "a ticket's entries say what the ticket says": """
         SELECT ticket_id, 'ticket ' || sum(cost) || '/' || sum(kept) || ', entries ' || sum(taken) || '/' || sum(earned)
@@ -119,11 +126,16 @@ CHECKS = {
         SELECT encode(c.key, 'hex'), c.outcome FROM claims c LEFT JOIN tickets t ON t.id = c.outcome::json->>'ticket_id'
         WHERE c.outcome::json->>'type' = 'vended' AND (t.id IS NULL OR t.user_id <> c.user_id)""",
 }
+ALL = CHECKS | payment_checks.checks(payment_checks.POSTGRESQL)
 
+#: Of a payment it is enough that somebody's grant keeps its reference from being granted again.
+_REFERENCED = """
+    SELECT reference, grant_id FROM entries WHERE reference IS NOT NULL
+    UNION ALL SELECT reference, NULL FROM payments WHERE reference IS NOT NULL AND minted > 0"""
 _REFERENCES = """
     SELECT e.reference, e.grant_id, c.outcome::json->>'grant_id' FROM unnest($1::text[], $2::text[], $3::bytea[])
       AS e (reference, grant_id, key) LEFT JOIN claims c ON c.key = e.key
-    WHERE e.grant_id IS DISTINCT FROM c.outcome::json->>'grant_id'"""
+    WHERE c.outcome::json->>'grant_id' IS NULL OR c.outcome::json->>'grant_id' <> e.grant_id"""
 
 Findings = list[tuple[str, str]]
 
@@ -138,7 +150,7 @@ async def check_within(connection: "Connection[Any]", progress: Callable[[str, i
     """The same, over what the transaction sees that the caller is in."""
     await connection.execute("SET LOCAL statement_timeout = 0")
     steps: dict[str, Callable[[], Awaitable[Findings]]] = {JSON: partial(_unreadable, connection)}
-    steps |= {invariant: partial(_query, connection, query) for invariant, query in CHECKS.items()}
+    steps |= {invariant: partial(_query, connection, query) for invariant, query in ALL.items()}
     steps[REFERENCE] = partial(_references, connection)
     violations: list[Violation] = []
     for done, (invariant, step) in enumerate(steps.items()):
@@ -168,7 +180,7 @@ async def _unreadable(connection: "Connection[Any]") -> Findings:
             async with connection.transaction():
                 await connection.execute(f"SELECT count({column}::json) FROM {table}")
         except asyncpg.DataError as error:
-            found = await _bad_rows(connection, f"SELECT {name}, {column} FROM {table}")
+            found = await _bad_rows(connection, f"SELECT {name}, {column} FROM {table} WHERE {column} IS NOT NULL")
             findings += found or [(table, str(error))]
     return findings[:FINDINGS_MAX]
 
@@ -188,10 +200,10 @@ async def _bad_rows(connection: "Connection[Any]", query: str) -> Findings:
 async def _references(connection: "Connection[Any]") -> Findings:
     """References whose claim is not of their grant. Keys are hashes, which Python makes, a page at a time."""
     found: Findings = []
-    rows = await connection.cursor("SELECT reference, grant_id FROM entries WHERE reference IS NOT NULL")
+    rows = await connection.cursor(_REFERENCED)
     while len(found) < FINDINGS_MAX and (page := await rows.fetch(PAGE)):
         references, grants = [row[0] for row in page], [row[1] for row in page]
-        keys = [once_by_reference(reference, "", 0).key for reference in references]
+        keys = [reference_key(reference) for reference in references]
         for reference, grant_id, claimed in await connection.fetch(_REFERENCES, references, grants, keys):
             found.append((reference, f"grant {grant_id}, claimed by {claimed}"))
     return found[:FINDINGS_MAX]

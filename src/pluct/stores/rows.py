@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 from msgspec.structs import astuple
 
-from pluct.model import Claim, Entry, Lot, Ticket, Wallet
+from pluct.model import Case, Checkout, Claim, Entry, Lot, Payment, PaymentEvent, Priced, Ticket, Wallet
 
-WALLET = "user_id, available, held, debt, entries, last_entry_id, next_expiry_at, updated_at, lots"
+WALLET = "user_id, available, held, debt, entries, last_entry_id, next_expiry_at, updated_at, lots, standing"
 ENTRY = (
     "id, user_id, number, previous_id, at, kind, amount, debit, credit, available_after, held_after,"
     " ticket_id, grant_id, reference, reason, actor"
@@ -19,12 +19,22 @@ TICKET = (
 )
 CLAIM = "key, user_id, fingerprint, at, outcome"
 API_KEY = "id, role, name, secret_hash, created_at, revoked_at"
+PAYMENT = ", ".join(Payment.__struct_fields__)
+CHECKOUT = ", ".join(Checkout.__struct_fields__)
+EVENT = ", ".join(PaymentEvent.__struct_fields__)
 
 #: The ledger's tables with their columns. The first column is the key.
-TABLES = {"wallets": WALLET, "entries": ENTRY, "tickets": TICKET, "claims": CLAIM, "api_keys": API_KEY}
+TABLES = {
+    "wallets": WALLET, "entries": ENTRY, "tickets": TICKET, "claims": CLAIM, "api_keys": API_KEY, "checkouts": CHECKOUT,
+    "payments": PAYMENT, "payment_events": EVENT,
+}  # fmt: skip
 
 _encode = msgspec.json.Encoder().encode
 _lots = msgspec.json.Decoder(tuple[Lot, ...]).decode
+_standing = msgspec.json.Decoder(tuple[tuple[str, ...], tuple[tuple[str, int], ...]]).decode
+_disputes = msgspec.json.Decoder(tuple[Case, ...]).decode
+_priced = msgspec.json.Decoder(tuple[Priced, ...]).decode
+_DISPUTES, _PRICED, _CONFIRMED = map(Payment.__struct_fields__.index, ("disputes", "priced", "confirmed"))
 _outcome: Callable[[str], Any] = msgspec.json.Decoder(Claim.__annotations__["outcome"]).decode
 
 
@@ -35,14 +45,19 @@ def key(table: str) -> str:
 
 def wallet(row: Any) -> Wallet:
     """A wallet from its row."""
-    user_id, available, held, debt, entries, last_entry_id, _, updated_at, lots = row
-    return Wallet(user_id, available, held, debt, _lots(lots), entries, last_entry_id, updated_at)
+    user_id, available, held, debt, entries, last_entry_id, _, updated_at, lots, standing = row
+    frozen, remainders = ((), ()) if standing is None else _standing(standing)
+    return Wallet(
+        user_id, available, held, debt, _lots(lots), entries, last_entry_id, updated_at, frozen, remainders
+    )  # fmt: skip
 
 
 def wallet_row(w: Wallet) -> tuple[Any, ...]:
     """A wallet's row."""
-    lots = _encode(w.lots).decode()
-    return w.user_id, w.available, w.held, w.debt, w.entries, w.last_entry_id, w.next_expiry_at, w.updated_at, lots
+    return (
+        w.user_id, w.available, w.held, w.debt, w.entries, w.last_entry_id, w.next_expiry_at, w.updated_at,
+        _encode(w.lots).decode(), _encode((w.frozen, w.remainders)).decode() if w.frozen or w.remainders else None,
+    )  # fmt: skip
 
 
 def ticket(row: Any) -> Ticket:
@@ -72,3 +87,24 @@ def claim(row: Any) -> Claim:
 def claim_row(c: Claim) -> tuple[Any, ...]:
     """A claim's row."""
     return c.key, c.user_id, c.fingerprint, c.at, _encode(c.outcome).decode()
+
+
+def payment(row: Any) -> Payment:
+    """A payment from its row: its fields, in their order, those that are lists as JSON."""
+    values = list(row)
+    values[_DISPUTES], values[_PRICED] = _disputes(values[_DISPUTES]), _priced(values[_PRICED])
+    values[_CONFIRMED] = bool(values[_CONFIRMED])
+    return Payment(*values)
+
+
+def payment_row(p: Payment) -> tuple[Any, ...]:
+    """A payment's row."""
+    values = list(astuple(p))
+    values[_DISPUTES], values[_PRICED] = _encode(p.disputes).decode(), _encode(p.priced).decode()
+    values[_CONFIRMED] = int(p.confirmed)  # one database has no truth values
+    return tuple(values)
+
+
+#: Rows of checkouts and events: their fields, in their order.
+checkout_row: Callable[[Checkout], tuple[Any, ...]] = astuple
+event_row: Callable[[PaymentEvent], tuple[Any, ...]] = astuple

@@ -22,11 +22,12 @@ from queue import SimpleQueue
 from typing import IO, Any
 
 from pluct import ledger
-from pluct.commands import Command, Expire, ticket_ids
+from pluct.commands import Command, Expire
 from pluct.errors import OutcomeUnknown, Refusal, SetupError, Unavailable
-from pluct.model import ApiKey, Entry, Outcome, Ticket, Vended, Wallet
-from pluct.stores import Reads, Violation, rows, schema, sqlite_check
+from pluct.model import ApiKey, Entry, Outcome, Ticket, Wallet
+from pluct.stores import Reads, Violation, rows, schema, sqlite_batch, sqlite_check
 from pluct.stores.batching import Batcher
+from pluct.stores.payment_reads import PaymentReads
 from pluct.stores.sqlite_contents import SqliteContents
 
 log = logging.getLogger("pluct.stores")
@@ -51,7 +52,6 @@ _ENVIRONMENT = frozenset(
 _WALLET = f"SELECT {rows.WALLET} FROM wallets WHERE user_id = ?"
 _TICKET = f"SELECT {rows.TICKET} FROM tickets WHERE id = ?"
 _API_KEY = f"SELECT {rows.API_KEY} FROM api_keys "
-_CLAIM = f"SELECT {rows.CLAIM} FROM claims WHERE key = ?"
 _HISTORY = f"""
 WITH RECURSIVE walk(step, {rows.ENTRY}) AS (
   SELECT 1, {rows.ENTRY} FROM entries WHERE user_id = ?1 AND id = ?2
@@ -63,20 +63,9 @@ SELECT {rows.ENTRY} FROM walk
 """
 
 _CHECKPOINT = "PRAGMA wal_checkpoint(PASSIVE)"  # waits for nobody
-_PUT_WALLET = f"""
-INSERT INTO wallets ({rows.WALLET})
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (user_id) DO UPDATE SET available = excluded.available, held = excluded.held, debt = excluded.debt,
-  entries = excluded.entries, last_entry_id = excluded.last_entry_id, next_expiry_at = excluded.next_expiry_at,
-  updated_at = excluded.updated_at, lots = excluded.lots
-"""
-_ADD_ENTRY = "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_ADD_TICKET = "INSERT INTO tickets VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_SETTLE_TICKET = "UPDATE tickets SET state = ?, redeemed_at = ?, captured = ?, returned = ?, due_at = ? WHERE id = ?"
-_PUT_CLAIM = f"INSERT OR REPLACE INTO claims ({rows.CLAIM}) VALUES (?, ?, ?, ?, ?)"
 
 
-class SqliteStore:
+class SqliteStore(PaymentReads):
     """The `Store` over one file. Made and used inside a running event loop."""
 
     def __init__(
@@ -157,13 +146,13 @@ class SqliteStore:
         """Fetch, decide, record and commit one batch."""
         connection = await self._begin()
         try:
-            view = self._fetch(connection, commands)
+            view = sqlite_batch.fetch(connection, self._next_id, commands)
             now = self._clock()
             outcomes = [ledger.decide(view, command, now) for command in commands]
             if not view.changed:
                 connection.execute("ROLLBACK")
                 return outcomes
-            _record(connection, view)
+            sqlite_batch.record(connection, view)
         except sqlite3.Error as error:
             self._roll_back()
             raise _translated(error) from error
@@ -226,32 +215,6 @@ class SqliteStore:
         if self._write is not None:
             self._write.close()
             self._write = None
-
-    def _fetch(self, connection: sqlite3.Connection, commands: Sequence[Command]) -> ledger.View:
-        """Load what the commands name: their claims, then tickets (also of remembered vends), then wallets."""
-        view = ledger.View(self._next_id)
-        execute = connection.execute
-        for command in commands:
-            for once in command.claims:
-                row = execute(_CLAIM, (once.key,)).fetchone()
-                if row is not None:
-                    claim = view.claims[once.key] = rows.claim(row)
-                    if isinstance(claim.outcome, Vended):
-                        self._fetch_ticket(execute, view, claim.outcome.ticket_id)
-            for ticket_id in ticket_ids(command):
-                self._fetch_ticket(execute, view, ticket_id)
-            user_id = command.user_id
-            if user_id not in view.wallets:
-                row = execute(_WALLET, (user_id,)).fetchone()
-                if row is not None:
-                    view.wallets[user_id] = rows.wallet(row)
-        return view
-
-    @staticmethod
-    def _fetch_ticket(execute: Callable[..., sqlite3.Cursor], view: ledger.View, ticket_id: str) -> None:
-        row = execute(_TICKET, (ticket_id,)).fetchone()
-        if row is not None:
-            view.tickets[ticket_id] = rows.ticket(row)
 
     # Reading
 
@@ -338,6 +301,9 @@ class SqliteStore:
             connection.close()
 
     filled = held
+
+    async def _rows(self, sql: str, *values: object) -> list[Any]:
+        return self._all(sql.replace("$", "?"), *values)
 
     def _one(self, sql: str, *values: object) -> Any:
         found = self._all(sql, *values)
@@ -436,26 +402,6 @@ def _commit_and_checkpoint(connection: sqlite3.Connection) -> None:
         connection.execute(_CHECKPOINT)
     except sqlite3.Error as error:  # what is committed is committed; the log is copied another time
         log.warning("the write-ahead log could not be copied to its end: %s", error)
-
-
-def _record(connection: sqlite3.Connection, view: ledger.View) -> None:
-    """Write what the view says has changed."""
-    executemany = connection.executemany
-    if view.changed_claims:
-        executemany(_PUT_CLAIM, [rows.claim_row(claim) for claim in view.changed_claims.values()])
-    if view.changed_wallets:
-        executemany(_PUT_WALLET, [rows.wallet_row(wallet) for wallet in view.changed_wallets.values()])
-    if view.new_tickets:
-        executemany(_ADD_TICKET, [rows.ticket_row(ticket) for ticket in view.new_tickets.values()])
-    if view.changed_tickets:
-        executemany(
-            _SETTLE_TICKET,
-            [(t.state, t.redeemed_at, t.captured, t.returned, t.due_at, t.id) for t in view.changed_tickets.values()],
-        )
-    if view.entries:
-        executemany(_ADD_ENTRY, [rows.entry_row(entry) for entry in view.entries])
-    if view.probed_at is not None:
-        connection.execute("INSERT OR REPLACE INTO probe VALUES (1, ?)", (view.probed_at,))
 
 
 def _begin_patiently(connection: sqlite3.Connection) -> None:

@@ -8,8 +8,8 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from pluct.commands import once_by_reference
-from pluct.stores import Violation
+from pluct.commands import reference_key
+from pluct.stores import Violation, payment_checks
 
 #: Findings shown per invariant.
 FINDINGS_MAX = 20
@@ -21,7 +21,11 @@ CHECKS = {
     "what is kept as JSON can be read": """
         SELECT 'wallet ' || user_id, lots FROM wallets WHERE NOT json_valid(lots)
         UNION ALL SELECT 'ticket ' || id, taken FROM tickets WHERE NOT json_valid(taken)
-        UNION ALL SELECT 'claim ' || hex(key), outcome FROM claims WHERE NOT json_valid(outcome)""",
+        UNION ALL SELECT 'claim ' || hex(key), outcome FROM claims WHERE NOT json_valid(outcome)
+        UNION ALL SELECT 'wallet ' || user_id, standing FROM wallets
+          WHERE standing IS NOT NULL AND NOT json_valid(standing)
+        UNION ALL SELECT 'payment ' || id, disputes || priced FROM payments
+          WHERE NOT json_valid(disputes) OR NOT json_valid(priced)""",
     "lots sum to available": """
         SELECT user_id, 'lots ' || total || ', available ' || available FROM (
           SELECT user_id, available,
@@ -57,8 +61,8 @@ CHECKS = {
                  sum(amount * ((credit = 'held:' || user_id) - (debit = 'held:' || user_id))) AS held,
                  sum(amount * ((debit = 'debt:' || user_id) - (credit = 'debt:' || user_id))) AS debt
           FROM entries GROUP BY user_id) e ON e.user_id = w.user_id
-        WHERE w.user_id IS NULL OR e.user_id IS NULL OR w.available <> e.available OR w.held <> e.held
-           OR w.debt <> e.debt OR w.entries <> e.entries OR e.last <> e.entries""",
+        WHERE w.user_id IS NULL OR w.available <> coalesce(e.available, 0) OR w.held <> coalesce(e.held, 0)
+           OR w.debt <> coalesce(e.debt, 0) OR w.entries <> coalesce(e.entries, 0) OR e.last <> e.entries""",
     "an entry follows the one before it": """
         SELECT e.id, 'entry ' || e.number || ' of ' || e.user_id || ' after entry ' || coalesce(p.number, 'none')
         FROM entries e LEFT JOIN entries p ON p.id = e.previous_id
@@ -68,8 +72,10 @@ CHECKS = {
            OR e.held_after <> coalesce(p.held_after, 0)
               + e.amount * ((e.credit = 'held:' || e.user_id) - (e.debit = 'held:' || e.user_id))""",
     "a wallet points to its last entry": """
-        SELECT w.user_id, 'last entry ' || w.last_entry_id FROM wallets w LEFT JOIN entries e ON e.id = w.last_entry_id
-        WHERE e.id IS NULL OR e.user_id <> w.user_id OR e.number <> w.entries""",
+        SELECT w.user_id, 'last entry ' || coalesce(w.last_entry_id, 'none')
+        FROM wallets w LEFT JOIN entries e ON e.id = w.last_entry_id
+        WHERE (e.id IS NULL AND (w.entries <> 0 OR w.last_entry_id IS NOT NULL))
+           OR e.user_id <> w.user_id OR e.number <> w.entries""",
     "an entry moves credits between the accounts of its kind": """
         SELECT id, kind || ': ' || debit || ' to ' || credit FROM entries WHERE NOT CASE kind
           WHEN 'grant' THEN debit LIKE 'issued:%' AND credit = 'user:' || user_id
@@ -81,6 +87,8 @@ CHECKS = {
           WHEN 'expire' THEN debit = 'user:' || user_id AND credit = 'expired'
           WHEN 'adjust' THEN 'adjusted' IN (debit, credit) AND 'user:' || user_id IN (debit, credit)
           WHEN 'repay' THEN debit = 'user:' || user_id AND credit = 'debt:' || user_id
+          WHEN 'clawback' THEN debit IN ('user:' || user_id, 'debt:' || user_id) AND credit LIKE 'issued:%'
+          WHEN 'restore' THEN debit LIKE 'issued:%' AND credit = 'user:' || user_id
           ELSE 0 END""",
     "a ticket's entries say what the ticket says": """
         SELECT ticket_id, 'ticket ' || sum(cost) || '/' || sum(kept) || ', entries ' || sum(taken) || '/' || sum(earned)
@@ -101,7 +109,11 @@ CHECKS = {
     "a payment reference is claimed by the one grant it has": """
         SELECT e.reference, 'grant ' || e.grant_id
         FROM entries e LEFT JOIN claims c ON c.key = reference_key(e.reference)
-        WHERE e.reference IS NOT NULL AND json_extract(c.outcome, '$.grant_id') IS NOT e.grant_id""",
+        WHERE e.reference IS NOT NULL AND json_extract(c.outcome, '$.grant_id') IS NOT e.grant_id
+        UNION ALL
+        SELECT p.reference, 'payment ' || p.id
+        FROM payments p LEFT JOIN claims c ON c.key = reference_key(p.reference)
+        WHERE p.reference IS NOT NULL AND p.minted > 0 AND json_extract(c.outcome, '$.grant_id') IS NULL""",
     "a claimed grant was made": """
         SELECT hex(c.key), c.outcome FROM claims c LEFT JOIN entries e
           ON e.grant_id = json_extract(c.outcome, '$.grant_id') AND e.credit = 'user:' || c.user_id
@@ -110,6 +122,7 @@ CHECKS = {
         SELECT hex(c.key), c.outcome FROM claims c LEFT JOIN tickets t ON t.id = json_extract(c.outcome, '$.ticket_id')
         WHERE json_extract(c.outcome, '$.type') = 'vended' AND (t.id IS NULL OR t.user_id <> c.user_id)""",
 }
+ALL = CHECKS | payment_checks.checks(payment_checks.SQLITE)
 
 
 def check(path: Path, progress: Callable[[str, int, int], None]) -> list[Violation]:
@@ -125,10 +138,11 @@ def check(path: Path, progress: Callable[[str, int, int], None]) -> list[Violati
 
 def check_within(connection: sqlite3.Connection, progress: Callable[[str, int, int], None]) -> list[Violation]:
     """The same, over what the transaction sees that the caller is in."""
-    connection.create_function("reference_key", 1, _reference_key, deterministic=True)
+    connection.create_function("reference_key", 1, reference_key, deterministic=True)
+    connection.create_function("share", 3, lambda a, b, c: a * b // c, deterministic=True)
     violations: list[Violation] = []
-    for done, (invariant, query) in enumerate(CHECKS.items()):
-        progress(invariant, done, len(CHECKS))
+    for done, (invariant, query) in enumerate(ALL.items()):
+        progress(invariant, done, len(ALL))
         try:
             rows = connection.execute(f"{query} LIMIT {FINDINGS_MAX}").fetchall()
         except sqlite3.OperationalError as error:
@@ -136,9 +150,5 @@ def check_within(connection: sqlite3.Connection, progress: Callable[[str, int, i
                 raise
             rows = [] if violations else [("the ledger", f"it cannot be read: {error}")]
         violations += [Violation(invariant, str(subject), str(found)) for subject, found in rows]
-    progress("done", len(CHECKS), len(CHECKS))
+    progress("done", len(ALL), len(ALL))
     return violations
-
-
-def _reference_key(reference: str) -> bytes:
-    return once_by_reference(reference, "", 0).key

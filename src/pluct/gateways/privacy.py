@@ -1,0 +1,79 @@
+"""What is kept of people who pay: a keyed hash of the phone number and a mask of it, and no name."""
+
+import hashlib
+import re
+from typing import Any
+
+import msgspec
+
+from pluct.errors import InvalidRequest
+
+#: Keys of gateways' bodies whose values are phone numbers, and those that name or address a person; compared in lower
+#: case without `_` and `-`.
+PHONE_KEYS = frozenset({"phonenumber", "msisdn", "phone", "senderphonenumber", "partya", "customerphone", "mobile"})
+PERSON_KEYS = frozenset(
+    {
+        "firstname", "middlename", "lastname", "name", "fullname", "email", "customeremail", "receiptemail", "address",
+        "otherpartyinfo", "debitpartyname", "creditpartyname", "billingdetails", "customerdetails", "ip", "ipaddress",
+    }
+)  # fmt: skip
+_NOT_KEPT = "(not kept)"
+DEPTH_MAX = 40
+
+
+def phone_number(text: str) -> str:
+    """A Kenyan mobile number as M-Pesa writes it, `2547XXXXXXXX` or `2541XXXXXXXX`. Raises `InvalidRequest`."""
+    digits = re.sub(r"[\s().\-]", "", text)
+    found = re.fullmatch(r"(?:\+?254|0)?([17][0-9]{8})", digits)
+    if found is None:
+        raise InvalidRequest("phone must be a Kenyan mobile number such as 0712345678 or 254712345678.")
+    return "254" + found[1]
+
+
+class Privacy:
+    """Hashes and masks under one key, so that the same phone is recognised and cannot be looked up without the key."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = hashlib.blake2b(key, digest_size=32, person=b"pluct-phones").digest()
+
+    def phone_hash(self, phone: str) -> bytes:
+        """The keyed hash of a number as `phone_number` gives it."""
+        return hashlib.blake2b(phone.encode(), key=self._key, digest_size=16).digest()
+
+    @staticmethod
+    def phone_mask(phone: str) -> str:
+        """Enough to recognise one's own number: `2547*****678`."""
+        return phone if "*" in phone else f"{phone[:4]}{'*' * max(len(phone) - 7, 1)}{phone[-3:]}"
+
+    def redacted(self, body: Any) -> bytes:
+        """A gateway's body as JSON that may be kept: numbers as mask and hash, names left out.
+
+        Also for name-value lists such as Daraja's `{"Name": "PhoneNumber", "Value": …}`.
+        """
+        return msgspec.json.encode(self._redacted(body, 0))
+
+    def _redacted(self, value: Any, depth: int) -> Any:
+        if depth > DEPTH_MAX:
+            return _NOT_KEPT
+        if isinstance(value, list):
+            return [self._redacted(item, depth + 1) for item in value]
+        if not isinstance(value, dict):
+            return value
+        pair = next((at for at in ("Name", "Key") if isinstance(value.get(at), str) and "Value" in value), None)
+        if pair is not None:
+            return value | {"Value": self._kept(value[pair], value["Value"], depth)}
+        return {key: self._kept(key, item, depth) for key, item in value.items()}
+
+    def _kept(self, key: str, value: Any, depth: int) -> Any:
+        plain = key.lower().replace("_", "").replace("-", "")
+        if value is None or value == "":
+            return value
+        if plain in PERSON_KEYS:
+            return _NOT_KEPT
+        if plain in PHONE_KEYS and isinstance(value, str | int):
+            try:
+                phone = phone_number(str(value))
+            except InvalidRequest:
+                return self.phone_mask(str(value)) if len(str(value)) < 20 else _NOT_KEPT  # masked or hashed already
+            return f"{self.phone_mask(phone)} {self.phone_hash(phone).hex()}"
+        return self._redacted(value, depth + 1)
