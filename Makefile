@@ -1,5 +1,5 @@
 # The few commands. Everything runs from .venv, made from hash-checked locks.
-.PHONY: setup run test check bench coverage mutants lock
+.PHONY: setup run test check bench coverage mutants judge lock
 UV := $(shell command -v uv 2>/dev/null || echo .venv/bin/uv)
 STAMP := .venv/.installed
 
@@ -34,6 +34,11 @@ mutants: setup
 	rm -rf mutants
 	.venv/bin/mutmut run
 	.venv/bin/mutmut results
+
+# By hand, never in CI: what others wrote, as judges of our gateways. It needs a package index.
+judge: setup
+	cd tests && ../.venv/bin/python -m judges.daraja_mock
+	cd tests && ../.venv/bin/python -m judges.localstripe
 
 lock:
 	$(UV) pip compile -q --generate-hashes --universal --no-emit-index-url --no-header pyproject.toml -o requirements.lock

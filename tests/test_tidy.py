@@ -49,6 +49,7 @@ ROOMS = {
     ),
     "pluct.ledger": Room({*CORE, "pluct.commands", "pluct.payments", "pluct.wallet"}, PURE | {"msgspec"}),
     "pluct.money": Room({"pluct.errors"}, PURE),
+    "pluct.payment_codes": Room(set(), PURE),
     "pluct.gateways": Room(
         {*CORE, "pluct.money", "pluct.gateways"}, STANDARD | {"httpx", "msgspec", "standardwebhooks", "stripe"}
     ),

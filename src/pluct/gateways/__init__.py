@@ -9,7 +9,7 @@ authenticates, parses, and asks the gateway again where its word alone is not en
 What reaches the ledger holds no phone number, name or card: `Notice.raw` is redacted by the adapter (`privacy.py`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Literal, Protocol
 
 import msgspec
@@ -38,7 +38,7 @@ class Paid(msgspec.Struct, frozen=True, tag="paid"):
     code: str | None = None
     typed: bool = False  # a person typed the amount: another than the checkout's is priced; otherwise it is reviewed
     confirmed: bool = True  # False: to be held until the gateway itself confirms it
-    phone: str | None = None  # hashed and masked before it is kept
+    phone: str | None = None  # hashed and masked before it is kept; one with `*` in it comes masked and has no hash
     at: int | None = None
 
 
@@ -75,7 +75,18 @@ class Disputed(msgspec.Struct, frozen=True, tag="disputed"):
     amount: int | None = None
 
 
-Said = Paid | Failed | Pending | Refunded | Disputed
+class Credited(msgspec.Struct, frozen=True, tag="credited"):
+    """A back office of ours wants a user to have credits: no money is named, and no checkout or price is looked for.
+
+    `reference` is the once-only key, shared with every other way of granting.
+    """
+
+    user_id: str
+    credits: int
+    reference: str
+
+
+Said = Paid | Failed | Pending | Refunded | Disputed | Credited
 
 
 class Notice(msgspec.Struct, frozen=True):
@@ -86,6 +97,9 @@ class Notice(msgspec.Struct, frozen=True):
     raw: bytes  # redacted JSON, for operators
     said: Said | None = None  # None: it means nothing to us, and is only kept
     note: str = ""  # why it means nothing, or what is odd about it
+    #: The gateway's id of the checkout, where it came before the answer to the request: kept if the checkout has none
+    #: yet. If it is another checkout's, the notice says nothing.
+    checkout_reference: str | None = None
 
 
 class Received(msgspec.Struct, frozen=True):
@@ -93,6 +107,9 @@ class Received(msgspec.Struct, frozen=True):
 
     notices: tuple[Notice, ...]
     answer: object = None  # JSON; None: {"ok": true}
+    #: To be called once the notices are safely stored and the answer is sent: a question to the gateway that may take
+    #: its time. It raises nothing; what it says is stored like any other notice.
+    then: Callable[[], Awaitable[Notice]] | None = None
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -103,6 +120,7 @@ class Started(msgspec.Struct, frozen=True):
     reference: str | None = None  # the gateway's id of the checkout, by which it can be asked
     redirect_url: str | None = None  # where the user pays
     query: bool = True  # whether `ask` can be tried later if nothing is heard
+    note: str = ""  # why, for operators: the gateway's own words, with no secret in them
 
 
 class Gateway(Protocol):
@@ -113,6 +131,10 @@ class Gateway(Protocol):
     hooks: tuple[str, ...]
     #: Whether a user can begin a checkout here.
     sells: bool
+
+    def takes(self, currency: str, price: int) -> bool:
+        """Whether this price, in minor units, can be asked for here."""
+        ...
 
     async def start(self, checkout: Checkout, token: str, phone: str | None) -> Started:
         """Ask for the money; `token` is for the address of the callback. Never sends twice.

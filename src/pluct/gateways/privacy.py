@@ -15,10 +15,13 @@ PERSON_KEYS = frozenset(
     {
         "firstname", "middlename", "lastname", "name", "fullname", "email", "customeremail", "receiptemail", "address",
         "otherpartyinfo", "debitpartyname", "creditpartyname", "billingdetails", "customerdetails", "ip", "ipaddress",
+        "sender", "debitpartypublicname", "creditpartypublicname", "receiverpartypublicname",
     }
 )  # fmt: skip
 _NOT_KEPT = "(not kept)"
 DEPTH_MAX = 40
+#: A number written in full, wherever it stands: people also type theirs as an account number.
+_IN_TEXT = re.compile(r"(?<![0-9])(?:\+?254|0)[17][0-9]{8}(?![0-9])")
 
 
 def phone_number(text: str) -> str:
@@ -58,10 +61,14 @@ class Privacy:
         if isinstance(value, list):
             return [self._redacted(item, depth + 1) for item in value]
         if not isinstance(value, dict):
-            return value
+            written = str(value)
+            hidden = _IN_TEXT.sub(lambda found: self._recognisable(found[0]), written)
+            return value if hidden == written else hidden
+        value = {self._redacted(key, depth): item for key, item in value.items()}
         pair = next((at for at in ("Name", "Key") if isinstance(value.get(at), str) and "Value" in value), None)
         if pair is not None:
-            return value | {"Value": self._kept(value[pair], value["Value"], depth)}
+            rest = {key: self._kept(key, item, depth) for key, item in value.items() if key not in (pair, "Value")}
+            return {pair: value[pair], **rest, "Value": self._kept(value[pair], value["Value"], depth)}
         return {key: self._kept(key, item, depth) for key, item in value.items()}
 
     def _kept(self, key: str, value: Any, depth: int) -> Any:
@@ -70,10 +77,13 @@ class Privacy:
             return value
         if plain in PERSON_KEYS:
             return _NOT_KEPT
-        if plain in PHONE_KEYS and isinstance(value, str | int):
-            try:
-                phone = phone_number(str(value))
-            except InvalidRequest:
-                return self.phone_mask(str(value)) if len(str(value)) < 20 else _NOT_KEPT  # masked or hashed already
-            return f"{self.phone_mask(phone)} {self.phone_hash(phone).hex()}"
+        if plain in PHONE_KEYS:
+            return _NOT_KEPT if isinstance(value, dict | list) else self._recognisable(str(value))
         return self._redacted(value, depth + 1)
+
+    def _recognisable(self, number: str) -> str:
+        try:
+            phone = phone_number(number)
+        except InvalidRequest:
+            return self.phone_mask(number) if len(number) < 20 else _NOT_KEPT  # masked or hashed already
+        return f"{self.phone_mask(phone)} {self.phone_hash(phone).hex()}"
