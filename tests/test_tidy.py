@@ -23,7 +23,7 @@ LINE_LENGTH_MAX = 120
 FUNCTION_LINES_MAX = 70
 FILE_LINES_MAX = 900
 
-PURE = {"bisect", "collections", "hashlib", "re", "typing"}
+PURE = {"base64", "bisect", "collections", "hashlib", "re", "typing"}
 STANDARD = set(sys.stdlib_module_names) - {"sqlite3"}
 
 
@@ -55,6 +55,7 @@ ROOMS = {
     ),
     "pluct.catalog": Room(CORE, PURE | {"msgspec"}),
     "pluct.tickets": Room({*CORE, "pluct.catalog.ISSUER"}, STANDARD | {"msgspec", "joserfc"}),
+    "pluct.signing": Room({*CORE, "pluct.tickets"}, STANDARD | {"cryptography", "joserfc", "msgspec"}),
     "pluct.observe": Room(CORE, STANDARD | {"msgspec", "prometheus_client"}),
     "pluct.settings": Room({*CORE, "pluct.catalog"}, STANDARD | {"msgspec"}),
     "pluct.stores": Room(
@@ -79,6 +80,7 @@ ROOMS = {
     "pluct.workers": Room(CORE, STANDARD),
     "pluct.app": Room({"pluct"}, STANDARD | {"msgspec", "starlette", "uvicorn", "uvloop"}),
     "pluct.cli": Room({"pluct"}, STANDARD | {"click", "msgspec", "rich"}),
+    "pluct.cli_signing": Room({"pluct"}, STANDARD | {"click", "rich"}),
     "pluct.__main__": Room({"pluct.cli"}, set()),
 }  # fmt: skip
 

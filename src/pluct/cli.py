@@ -507,3 +507,6 @@ def _plain(value: str) -> str:
 def _shown(value: str) -> str:
     """Text from outside in characters that every terminal can be sent."""
     return value.encode("utf-8", "backslashreplace").decode()
+
+
+from pluct import cli_signing  # noqa: E402, F401  (commands that use what is above)

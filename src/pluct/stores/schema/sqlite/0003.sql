@@ -1,0 +1,11 @@
+-- Keys that sign tickets, their private halves encrypted. Each signs the tickets issued from `signs_from` until the next
+-- one's; from `retired_at` on a key is not believed any more.
+CREATE TABLE signing_keys (
+  kid            TEXT    NOT NULL PRIMARY KEY,
+  public         BLOB    NOT NULL CHECK (length(public) = 32),
+  sealed         BLOB    NOT NULL,
+  created_at     INTEGER NOT NULL,
+  signs_from     INTEGER NOT NULL CHECK (signs_from >= created_at),
+  ticket_seconds INTEGER NOT NULL CHECK (ticket_seconds > 0),
+  retired_at     INTEGER CHECK (retired_at >= created_at)
+) STRICT, WITHOUT ROWID;
