@@ -509,4 +509,6 @@ def _shown(value: str) -> str:
     return value.encode("utf-8", "backslashreplace").decode()
 
 
-from pluct import cli_signing  # noqa: E402, F401  (commands that use what is above)
+from pluct.cli_signing import signing_keys  # noqa: E402  (it uses what is above)
+
+cli.add_command(signing_keys)

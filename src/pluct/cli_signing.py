@@ -13,7 +13,6 @@ from pluct.model import SigningKey
 from pluct.signing import Seal
 from pluct.web import v1
 
-
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
@@ -123,6 +122,3 @@ def fields(keys: list[SigningKey], key: SigningKey, now: int) -> dict[str, Any]:
 
 def _time(rfc3339: str) -> str:
     return rfc3339[:19].replace("T", " ") if "T" in rfc3339 else rfc3339
-
-
-cli.cli.add_command(signing_keys)

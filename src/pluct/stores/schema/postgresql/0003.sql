@@ -1,5 +1,5 @@
--- Keys that sign tickets, their private halves encrypted. Each signs the tickets issued from `signs_from` until the next
--- one's; from `retired_at` on a key is not believed any more.
+-- Keys that sign tickets, their private halves encrypted. Each signs what is issued from its `signs_from` until that of
+-- the next; from `retired_at` on a key is not believed any more.
 CREATE TABLE signing_keys (
   kid            text COLLATE "C" PRIMARY KEY,
   public         bytea NOT NULL CHECK (octet_length(public) = 32),
