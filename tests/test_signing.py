@@ -1,4 +1,4 @@
-"""Signing keys: which signs when, who is believed and published how long, kept in every store, followed by every process.
+"""Signing keys: which signs when, who is believed and published how long, in every store.
 
 Time is a clock that is moved; the keys are real, the stores too. A library judges what is signed.
 """
@@ -269,7 +269,7 @@ def test_a_ticket_of_before_the_first_key_keeps_its_token() -> None:
 
 
 def test_back_under_hs256_tickets_of_both_kinds_are_believed() -> None:
-    """Their keys stay published; what is sold, or asked for again, is signed with the secret. No key secret is needed."""
+    """Their keys stay published; what is sold or asked for again is signed with the secret. It needs no key secret."""
     keys = Keys()
     keys.begin()
     sold = ticket(keys.clock())
