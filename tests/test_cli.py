@@ -25,6 +25,7 @@ COMMANDS = [
     [], ["serve"], ["keys"], ["keys", "create"], ["keys", "list"], ["keys", "revoke"], ["credits"],
     ["credits", "grant"],
     ["credits", "adjust"], ["credits", "show"], ["credits", "history"], ["check"], ["migrate"], ["copy"], ["import-kv"],
+    ["signing-keys"], ["signing-keys", "list"], ["signing-keys", "rotate"], ["signing-keys", "retire"],
 ]  # fmt: skip
 
 
