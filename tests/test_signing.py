@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from busy import Place
 from conftest import ENGINES, Clock, opened
 from pluct import signing
-from pluct.errors import InvalidRequest, SetupError, Unauthorized
+from pluct.errors import InvalidRequest, SetupError, Unauthorized, Unavailable
 from pluct.model import SigningKey, Ticket, thumbprint
 from pluct.signing import CACHE_SECONDS, LEEWAY_SECONDS, PUBLISHED_MAX, SPREAD_SECONDS, KeyRing, Seal
 from pluct.stores import Store
@@ -206,12 +206,24 @@ def test_of_several_that_wait_the_first_takes_over() -> None:
     keys.retire(first)
     assert keys.states() == ["retired", "signing", "pending"]
     before = list(keys.keys)
+    keys.clock.move(1)
     keys.retire(first)
     assert keys.keys == before
     keys.retire(third)
     assert keys.published() == [second]
     keys.clock.move(WAIT)
     assert header(keys.ring().sign(ticket(keys.clock())))["kid"] == second
+
+
+def test_a_key_takes_over_after_it_was_made_whatever_the_clocks_say() -> None:
+    """Made on one machine, and its predecessor retired on another that is behind."""
+    keys = Keys()
+    first, second = keys.begin(), keys.rotate()
+    keys.clock.move(-SPREAD_SECONDS)
+    keys.retire(first)
+    assert all(key.created_at <= key.signs_from for key in keys.keys)
+    assert all(key.retired_at is None or key.created_at <= key.retired_at for key in keys.keys)
+    assert header(keys.ring().sign(ticket(keys.clock() + SPREAD_SECONDS * 1000)))["kid"] == second
 
 
 def test_a_key_that_leaves_may_be_retired() -> None:
@@ -361,6 +373,22 @@ def test_a_key_that_somebody_planted_is_neither_believed_nor_published(caplog: p
     with pytest.raises(Unauthorized, match="unknown"):
         working.verify(forger.sign(ticket(keys.clock())))
     assert planted.kid in caplog.text and "PLUCT_KEY_SECRET" in caplog.text
+    keys.keys = [replace(keys.keys[0], public=planted.public)]
+    assert keys.ring(seal=None).jwks() == {"keys": []}
+
+
+def test_a_server_with_another_secret_than_the_rest_says_that_it_cannot_sign() -> None:
+    """It had the old one alone, and the key that took over is under the new one: 503, and nothing is made up."""
+    keys = Keys()
+    first = keys.begin()
+    behind = keys.ring(shared=None)
+    keys.change(lambda found: signing.rotated(found, keys.clock(), Seal(["n" * 40, "k" * 40]), TTL))
+    asyncio.run(behind.follow(keys))
+    assert header(behind.sign(ticket(keys.clock() + WAIT * 1000)))["kid"] == first
+    keys.retire(first)
+    asyncio.run(behind.follow(keys))
+    with pytest.raises(Unavailable, match="PLUCT_KEY_SECRET"):
+        behind.sign(ticket(keys.clock()))
 
 
 # In the stores

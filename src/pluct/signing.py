@@ -23,7 +23,7 @@ from joserfc.jwk import OKPKey
 from joserfc.jws import JWSRegistry
 from msgspec.structs import replace
 
-from pluct.errors import InvalidRequest, SetupError, Unauthorized
+from pluct.errors import InvalidRequest, SetupError, Unauthorized, Unavailable
 from pluct.model import SigningKey, Ticket, base64url, thumbprint
 from pluct.tickets import HS256Signer, TicketClaims, payload, ticket_claims, token_header, verified_claims
 from pluct.tickets import base64url as base64url_bytes
@@ -283,7 +283,8 @@ class KeyRing:
     def _sign(self, ticket: Ticket) -> str:
         key = self._signs[bisect_right(self._begins, ticket.issued_at)]
         if key is None:
-            assert self._shared is not None, "see `_arrange`"
+            if self._shared is None:
+                raise Unavailable("No signing key can be used here: PLUCT_KEY_SECRET is not what it is elsewhere.")
             return self._shared.sign(ticket)
         assert key.private is not None, "what cannot be opened is not known"
         signed = key.head + payload(ticket)
@@ -303,8 +304,7 @@ class KeyRing:
         order = reigns(keys)
 
         def heir(place: int) -> _Known | None:
-            choice = [key for key in order[place:] + order[:place][::-1] if key.retired_at is None]
-            return self._known[choice[0].kid] if choice else None
+            return next((self._known[key.kid] for key in order[place:] if key.retired_at is None), None)
 
         self._begins = [key.signs_from for key in order]
         self._signs = [None if self._shared is not None else heir(0), *map(heir, range(len(order)))]

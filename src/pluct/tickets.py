@@ -9,7 +9,6 @@ is the judge of it in the tests. Verifying is off that path and is left to the l
 import hashlib
 import json
 import os
-import re
 import time
 from base64 import urlsafe_b64decode
 from binascii import b2a_base64
@@ -28,8 +27,6 @@ from pluct.model import Ticket
 
 #: No token of ours is longer; a longer one is not looked at.
 TOKEN_LENGTH_MAX = 8_192
-#: Three parts of plain base64. The decoder passes over other characters, and one token would have many spellings.
-_TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 #: What a key of this kind may have signed with.
 HS256 = JWSRegistry(algorithms=["HS256"])
 _SECONDS_MAX = 10**12
@@ -168,10 +165,7 @@ def verified_claims(token: str, key: Key, registry: JWSRegistry = HS256) -> dict
     Raises `Unauthorized` for anything else.
     """
     token_header(token)
-    signature = token.rpartition(".")[2].encode()
     try:
-        if base64url(urlsafe_b64decode(signature + b"==")) != signature:
-            raise ValueError("a signature is spelled in one way")
         return _json_object(jws.deserialize_compact(token, key, registry=registry).payload)
     except (JoseError, ValueError, TypeError, RecursionError):
         raise Unauthorized("The token is not valid.") from None
@@ -182,8 +176,6 @@ def token_header(token: str) -> dict[str, Any]:
     if len(token) > TOKEN_LENGTH_MAX:
         raise Unauthorized("The token is too long.")
     try:
-        if _TOKEN.fullmatch(token) is None:
-            raise ValueError("three parts of base64")
         header = _json_object(urlsafe_b64decode(token.partition(".")[0] + "=="))
         if "crit" in header:
             raise ValueError("it wants something understood that we do not know (RFC 7515, section 4.1.11)")
