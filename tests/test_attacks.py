@@ -369,6 +369,10 @@ def test_rfc8725_3_10_one_name_is_there_once(target: Target) -> None:
     }
     tokens["the same twice"] = target.made(header, f'{text[:-1]}, "jti": {json.dumps(claims["jti"])}}}'.encode())
     tokens["further in"] = target.made(header, f'{text[:-1]}, "more": {{"a": 1, "a": 1}}}}'.encode())
+    for name, value in {"alg": "none", "kid": "nobody", "typ": "JWT"}.items():
+        tokens[f"{name} twice"] = target.made(
+            json.dumps({name: value, **header}).replace("{", f'{{"{name}": "{value}", ', 1).encode(), claims
+        )
     tokens["escaped"] = target.made(header, f'{text[:-1]}, "su\\u0062": "mallory"}}'.encode())
     target.refuses(tokens, good)
 
