@@ -58,7 +58,7 @@ def main() -> NoReturn:
         sys.exit(0)
     except PluctError as error:
         if as_json:
-            _print_json(problem(error, Call({}, _request_id())).content)
+            _print_json(problem(error, Call({}, {}, _request_id())).content)
         else:
             err.print(f"[bold red]{error.title}:[/] ", end="")
             err.print(_shown(error.sentence), markup=False, soft_wrap=True)
