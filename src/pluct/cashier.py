@@ -56,8 +56,6 @@ PAGE_MAX = 200
 SWEEP_MAX = 20
 #: How often a command is built anew because its payment was assigned to somebody else meanwhile.
 ATTEMPTS_MAX = 3
-#: How long a checkout of which nothing is heard waits after the last question before it is given up.
-LAST_SECONDS = 300
 #: Questions to gateways that go on after an answer was sent.
 AFTERWARDS_MAX = 500
 #: What a pasted message is searched for, and how many of them are looked up.
@@ -126,13 +124,13 @@ class Cashier:
             raise InvalidRequest(f"phone is required: {gateway_name} prompts it for the payment.")
         number = phone_number(phone) if phone and gateway.needs_phone else None
         claims = () if key is None else (once("checkout", user_id, key, user_id, pack_id, gateway_name, number),)
-        now, token = self._clock(), secrets.token_hex(20)
+        now, token, ask_after = self._clock(), secrets.token_hex(20), gateway.ask_after(0)
         checkout = Checkout(
             self._next_id(), user_id, gateway_name, pack.id, pack.currency, pack.price, pack.credits,
             payment_codes.make(secrets.randbelow(payment_codes.CODES)), _hash(token), "created", now, now,
             phone_hash=None if number is None else self._privacy.phone_hash(number),
             phone_mask=None if number is None else self._privacy.phone_mask(number),
-            due_at=now + 1000 * (gateway.ask_after(0) or LAST_SECONDS),
+            due_at=None if ask_after is None else now + 1000 * ask_after,
         )  # fmt: skip
         opened = await self._engine.submit(OpenCheckout(user_id, checkout, claims), CheckedOut, "checkout")
         id = opened.checkout_id
@@ -299,16 +297,14 @@ class Cashier:
     async def _ask(self, checkout: Checkout) -> None:
         """Ask once, whichever process does it; the last time nothing is asked, and the checkout is given up."""
         gateway, now = self.gateways.get(checkout.gateway), self._clock()
-        asked = checkout.asked + 1
-        if gateway is None or gateway.ask_after(checkout.asked) is None:
+        seconds = None if gateway is None else gateway.ask_after(checkout.asked)
+        if gateway is None or seconds is None:
             message = "Nothing was heard of a payment. If you have paid, it will still count."
-            await self._engine.submit(
-                Progress(checkout.user_id, checkout.id, "expired", message, asked=checkout.asked),
-                CheckedOut,
-                "checkout",
-            )
+            given_up = Progress(checkout.user_id, checkout.id, "expired", message, asked=checkout.asked)
+            await self._engine.submit(given_up, CheckedOut, "checkout")
             return
-        due_at = now + 1000 * (gateway.ask_after(asked) or LAST_SECONDS)
+        asked = checkout.asked + 1
+        due_at = now + 1000 * (gateway.ask_after(asked) or seconds)
         mine = once("ask", "", f"{checkout.id} {checkout.asked}")
         turn = Progress(
             checkout.user_id, checkout.id, checkout.state, checkout.message, due_at=due_at, asked=asked, claims=(mine,)
