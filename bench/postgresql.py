@@ -113,7 +113,7 @@ def vacuum(bench: Bench) -> None:
     """Dead rows after minute upon minute of load on ten hot wallets, with the server's own autovacuum."""
     minutes = 1 if bench.quick else VACUUM_SECONDS // 60
     task = bench.progress.add_task("autovacuum, PostgreSQL", total=minutes)
-    each, rows = bench.size(300_000), []
+    each, rows = bench.size(750_000), []  # a minute each, at the rates above
     query = """
         SELECT n_dead_tup, n_tup_upd, n_tup_hot_upd, autovacuum_count, pg_relation_size(relid)
         FROM pg_stat_user_tables WHERE relname = 'wallets'"""

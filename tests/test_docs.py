@@ -31,7 +31,7 @@ API = (ROOT / "docs" / "api.md").read_text("utf-8")
 SETTINGS = (ROOT / "docs" / "settings.md").read_text("utf-8")
 README = (ROOT / "README.md").read_text("utf-8")
 FOLDERS = ("docs", "src", "tests", "bench", ".ci")
-ROUTES = [*table(Access("token", ("secret",))), *docs.routes({})]
+ROUTES = [*table(Access("token", ("secret",)), None), *docs.routes({})]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 

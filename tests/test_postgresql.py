@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,6 +11,9 @@ import pytest
 
 from conftest import WEBHOOK_SECRET, Clock, Pluct, fund, new_id, opened, until, vend
 from pluct.commands import Command, Redeem
+from pluct.errors import Refusal
+from pluct.model import Outcome
+from pluct.stores.batching import Batcher
 from pluct.stores.postgresql import PostgresqlStore
 from postgres import Postgres, fresh_database, postgres
 
@@ -132,3 +135,31 @@ async def test_a_batch_makes_few_round_trips(database: str, commands: Callable[[
             connection.add_query_logger(lambda query: queries.append(query.query))
         await asyncio.gather(*(store.submit(command) for command in commands()))
         assert 1 < len(queries) <= most, queries
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("dropped", [False, True], ids=["one more is served", "whoever waited has left"])
+async def test_a_busy_lane_begins_while_it_commits(database: str, dropped: bool) -> None:
+    """What waits already saves the next batch its BEGIN; and no connection is left in a transaction, come what may."""
+    async with opened(database, Clock()) as store:
+        assert isinstance(store, PostgresqlStore)
+        await store.submit(fund("user-1", 9))
+        queries: list[str] = []
+        store._lanes._free[0].add_query_logger(lambda query: queries.append(query.query.partition(" ISOLATION")[0]))
+
+        async def transact(commands: Sequence[Command]) -> list[Outcome | Refusal]:
+            outcomes = await PostgresqlStore._transact(store, commands)
+            if dropped:
+                second.cancel()
+            return outcomes
+
+        store._batcher = Batcher(transact, rest=store._rest, batch_max=1)
+        first, second = (asyncio.ensure_future(store.submit(vend("user-1"))) for _ in range(2))
+        await asyncio.gather(first, second, return_exceptions=True)
+        await asyncio.gather(*store._batcher._running)
+        assert second.cancelled() is dropped
+        assert [query for query in queries if query.isupper() or "BEGIN" in query] == [
+            "BEGIN", "COMMIT; BEGIN", "ROLLBACK" if dropped else "COMMIT",
+        ]  # fmt: skip
+        states = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state ~ 'transaction'"
+        assert await store._one(states) == (0,)

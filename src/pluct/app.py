@@ -10,8 +10,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import cast
@@ -19,11 +19,15 @@ from typing import cast
 import msgspec
 import uvicorn
 import uvloop
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pluct import ledger_copy
+from pluct.cashier import SWEEP_MAX as CHECKOUTS_MAX
+from pluct.cashier import Cashier
 from pluct.engine import SWEEP_MAX, Engine
 from pluct.errors import PluctError, SetupError
+from pluct.gateways import Gateway, configured
+from pluct.gateways.privacy import Privacy
 from pluct.observe import LogHandler, LogWriter, Observer, SharedCounts, write_lines
 from pluct.settings import Settings
 from pluct.signing import KeyRing, Seal
@@ -40,6 +44,7 @@ SWEEP_SECONDS = 1.0
 SWEEPS_MAX = 20  # in a row, when much is due at once
 SHARE_SECONDS = 1.0
 FOLLOW_SECONDS = 1.0  # what was changed about signing keys is known everywhere that soon
+GATEWAY_CONNECTIONS_MAX = 100
 KEEP_ALIVE_SECONDS = 75  # longer than a proxy keeps its own side open
 FINISH_SECONDS_MAX = 30  # for what is in flight when the server stops
 BACKLOG = 2048
@@ -94,12 +99,33 @@ async def migrate(settings: Settings) -> tuple[int, int]:
     return migrated
 
 
-def build(settings: Settings, engine: Engine) -> ASGIApp:
+@asynccontextmanager
+async def cashier(settings: Settings, engine: Engine) -> AsyncIterator[Cashier]:
+    """The cashier over an engine, with the gateways that the settings name."""
+    money = settings.payments
+    gateways: dict[str, Gateway] = {}
+    privacy = Privacy(money.privacy_secret.encode("utf-8", "surrogateescape"))
+    async with AsyncExitStack() as stack:
+        if money.gateways:
+            import httpx  # which takes as long as everything else together
+
+            limits = httpx.Limits(max_connections=GATEWAY_CONNECTIONS_MAX)
+            client = await stack.enter_async_context(httpx.AsyncClient(limits=limits, trust_env=False))
+            gateways = configured.make(money.gateways, money.secrets, money.callback_base_url, client, privacy, now_ms)
+        made = Cashier(engine, gateways, money.packs, money.policy, privacy, now_ms, uuid7_source())
+        try:
+            yield made
+        finally:
+            await made.close()
+
+
+def build(settings: Settings, engine: Engine, cashier: Cashier) -> ASGIApp:
     """The site over an engine whose store is open; it sweeps while it runs."""
 
     @asynccontextmanager
     async def lifespan(app: object) -> AsyncIterator[None]:
-        work = (_sweep(engine), _share(engine.observer), _follow(engine))
+        sweeps = [(engine.sweep, SWEEP_MAX)] + ([(cashier.sweep, CHECKOUTS_MAX)] if cashier.gateways else [])
+        work = [*(_sweep(*each) for each in sweeps), _share(engine.observer), _follow(engine)]
         tasks = [asyncio.create_task(each) for each in work]
         gc.freeze()
         gc.set_threshold(50_000, 20, 20)
@@ -111,15 +137,16 @@ def build(settings: Settings, engine: Engine) -> ASGIApp:
                 with suppress(asyncio.CancelledError):
                     await task
 
-    return application(engine, Access(settings.user_auth, settings.webhook_secrets), lifespan)
+    access = Access(settings.user_auth, settings.webhook_secrets)
+    return application(engine, access, lifespan, cashier, settings.payments.proxy_hops)
 
 
-async def _sweep(engine: Engine) -> None:
-    """Give back and expire what is due, every second; a store that is down is asked again the next time."""
+async def _sweep(sweep: Callable[[], Awaitable[int]], most: int) -> None:
+    """Do what is due, at most so much at once, every second; a store that is down is asked again the next time."""
     while True:
         try:
             for _ in range(SWEEPS_MAX):
-                if await engine.sweep() < SWEEP_MAX:
+                if await sweep() < most:
                     break
         except PluctError as error:
             log.warning("the sweep was put off: %s", error.sentence)
@@ -148,10 +175,20 @@ async def _share(observer: Observer) -> None:
         await asyncio.sleep(SHARE_SECONDS)
 
 
+async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
+    """What is served until there is a site."""
+    raise AssertionError("the site is built before the server starts")
+
+
 class _Server(uvicorn.Server):
     """uvicorn's server; when it stops, whoever sends requests here is told first, and none is lost."""
 
-    def __init__(self, config: uvicorn.Config, engine: Engine, place: "_Place") -> None:
+    def __init__(self, engine: Engine, place: "_Place") -> None:
+        config = uvicorn.Config(
+            _nothing, loop="uvloop", http=OneWriteProtocol, ws="none", interface="asgi3",
+            log_config=None, access_log=False, server_header=False, proxy_headers=False,
+            timeout_graceful_shutdown=FINISH_SECONDS_MAX, timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        )  # fmt: skip
         super().__init__(config)
         self._engine, self._place = engine, place
 
@@ -235,19 +272,16 @@ def _serve(settings: Settings, place: _Place) -> None:
     writer = LogWriter(sys.stderr.fileno(), place.turn)
     _log_to(writer.write)
     engine = build_engine(settings, Observer(writer, place.counts), serving=True)
-    config = uvicorn.Config(
-        build(settings, engine), loop="uvloop", http=OneWriteProtocol, ws="none", interface="asgi3",
-        log_config=None, access_log=False, server_header=False, proxy_headers=False,
-        timeout_graceful_shutdown=FINISH_SECONDS_MAX, timeout_keep_alive=KEEP_ALIVE_SECONDS,
-    )  # fmt: skip
-    server = _Server(config, engine, place)
+    server = _Server(engine, place)
 
     async def run() -> None:
         await engine.store.open()
         try:
             assert isinstance(engine.signer, KeyRing)
             await engine.signer.open(engine.store)
-            await server.serve([place.listener])
+            async with cashier(settings, engine) as cashing:
+                server.config.app = build(settings, engine, cashing)
+                await server.serve([place.listener])
         finally:
             await engine.store.close()
 

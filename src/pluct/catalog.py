@@ -3,7 +3,7 @@
 import msgspec
 
 from pluct.errors import InvalidRequest
-from pluct.model import AMOUNT_MAX, Settlement
+from pluct.model import AMOUNT_MAX, Clawback, OddAmounts, Settlement
 
 ISSUER = "pluct-business-engine"
 AUDIENCE_LENGTH_MAX = 200
@@ -37,6 +37,13 @@ class Action(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.cost_max is not None and not self.cost <= self.cost_max <= AMOUNT_MAX:
             found.append(f"cost_max must be from cost to {AMOUNT_MAX}")
         return found
+
+
+class PaymentPolicy(msgspec.Struct, frozen=True):
+    """`[payments]`: what becomes of money that fits no pack, and of credits whose money goes back."""
+
+    odd_amounts: OddAmounts = "packs"
+    clawback: Clawback = "debt"
 
 
 class Catalog(msgspec.Struct, frozen=True):

@@ -6,14 +6,13 @@ from typing import Any
 import click
 from rich.table import Column, Table
 
-from pluct import app, cli, signing
+from pluct import app, signing
 from pluct.commands import text
 from pluct.errors import SetupError
 from pluct.model import SigningKey
 from pluct.signing import Seal
+from pluct.terminal import as_json_option, current_settings, example, out, print_json, print_table, with_engine
 from pluct.web import v1
-
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
 @click.group("signing-keys", short_help="List, rotate and retire the keys that sign tickets.",
@@ -26,17 +25,17 @@ def signing_keys() -> None:
     """
 
 
-@signing_keys.command("list", epilog=cli._example("pluct signing-keys list", "pluct signing-keys list --json"))
-@_json
+@signing_keys.command("list", epilog=example("pluct signing-keys list", "pluct signing-keys list --json"))
+@as_json_option
 def list_keys(as_json: bool) -> None:
     """All keys, in the order in which they sign.
 
     pending: published, waits for its turn · signing: signs what is issued now · leaving: still published, for the
     tickets it signed · gone: no longer published, its tickets have all expired · retired: not believed any more
     """
-    found, now = cli._with_engine(lambda engine: engine.store.signing_keys()), app.now_ms()
+    found, now = with_engine(lambda engine: engine.store.signing_keys()), app.now_ms()
     if as_json:
-        cli._print_json({"keys": [fields(found, key, now) for key in found]})
+        print_json({"keys": [fields(found, key, now) for key in found]})
         return
     narrow = [Column(name, no_wrap=True) for name in ("key", "state")]  # an id in one piece, to be copied
     table = Table(*narrow, "signs from (UTC)", "published until", box=None)
@@ -44,11 +43,11 @@ def list_keys(as_json: bool) -> None:
         shown = fields(found, key, now)
         until = "–" if key.retired_at is not None else shown.get("publishedUntil", "another takes over")
         table.add_row(key.kid, shown["state"], _time(shown["signsFrom"]), _time(until))
-    cli._print_table(table, "There are no signing keys: a server with PLUCT_SIGNING=EdDSA makes the first.")
+    print_table(table, "There are no signing keys: a server with PLUCT_SIGNING=EdDSA makes the first.")
 
 
-@signing_keys.command(epilog=cli._example("pluct signing-keys rotate", "pluct signing-keys rotate --json"))
-@_json
+@signing_keys.command(epilog=example("pluct signing-keys rotate", "pluct signing-keys rotate --json"))
+@as_json_option
 def rotate(as_json: bool) -> None:
     """Make a new key. It is published at once, and signs five and a half minutes from now.
 
@@ -56,7 +55,7 @@ def rotate(as_json: bool) -> None:
     stays published until its last ticket has expired, and leaves by itself. Several rotations in a row queue up: each
     key waits its own time, and they take over in the order in which they were made.
     """
-    settings = cli._settings()
+    settings = current_settings()
     if not settings.key_secrets:
         raise SetupError("PLUCT_KEY_SECRET must be set: signing keys are kept under it.")
     seal, now, at_once = Seal(settings.key_secrets), app.now_ms(), settings.signing == "EdDSA"
@@ -64,21 +63,19 @@ def rotate(as_json: bool) -> None:
     found, key = _change(lambda keys: signing.rotated(keys, now, seal, longest, at_once=at_once))
     assert key is not None
     if as_json:
-        cli._print_json(fields(found, key, now))
+        print_json(fields(found, key, now))
     elif key.signs_from > now:
-        cli.out.print(
-            f"{key.kid} is published, and signs from {_time(v1.rfc3339(key.signs_from))} UTC on.", soft_wrap=True
-        )
+        out.print(f"{key.kid} is published, and signs from {_time(v1.rfc3339(key.signs_from))} UTC on.", soft_wrap=True)
     else:
-        cli.out.print(f"{key.kid} is published, and signs from now on: it is the first.", soft_wrap=True)
+        out.print(f"{key.kid} is published, and signs from now on: it is the first.", soft_wrap=True)
 
 
 @signing_keys.command(
-    epilog=cli._example("pluct signing-keys retire NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs",
+    epilog=example("pluct signing-keys retire NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs",
                         "pluct signing-keys rotate && pluct signing-keys retire KID    # KID has leaked")
 )  # fmt: skip
 @click.argument("kid", metavar="KID")
-@_json
+@as_json_option
 def retire(kid: str, as_json: bool) -> None:
     """Stop believing in a key for good, at once: for a key that has leaked. To renew keys, rotate is enough.
 
@@ -91,9 +88,9 @@ def retire(kid: str, as_json: bool) -> None:
     found, _ = _change(lambda keys: signing.retired(keys, now, kid))
     key = next(key for key in found if key.kid == kid)
     if as_json:
-        cli._print_json(fields(found, key, now))
+        print_json(fields(found, key, now))
     else:
-        cli.out.print(f"{kid} is retired; servers follow within five seconds.", soft_wrap=True)
+        out.print(f"{kid} is retired; servers follow within five seconds.", soft_wrap=True)
 
 
 def _change(decide: Callable[[list[SigningKey]], list[SigningKey]]) -> tuple[list[SigningKey], SigningKey | None]:
@@ -104,7 +101,7 @@ def _change(decide: Callable[[list[SigningKey]], list[SigningKey]]) -> tuple[lis
         made[:] = decide(keys)
         return made
 
-    found = cli._with_engine(lambda engine: engine.store.change_signing_keys(once))
+    found = with_engine(lambda engine: engine.store.change_signing_keys(once))
     return found, made[0] if made else None
 
 

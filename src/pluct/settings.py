@@ -11,8 +11,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from pluct import payment_settings
 from pluct.catalog import Action, Catalog
 from pluct.errors import SetupError
+from pluct.payment_settings import PaymentSettings
 
 DEVELOPMENT_SECRETS = {
     "WEBHOOK_SECRET": "local-dev-webhook-secret-never-use-in-prod-67890",
@@ -51,6 +53,7 @@ class Settings(msgspec.Struct, frozen=True):
     returned_grace_seconds: int
     catalog: Catalog
     read_database: str | None = None  # a replica of the PostgreSQL database
+    payments: PaymentSettings = PaymentSettings()
     signing: str = "HS256"
     key_secrets: tuple[str, ...] = ()  # what EdDSA keys are kept under
 
@@ -74,6 +77,7 @@ def load(environ: Mapping[str, str], cwd: Path) -> Settings:
     file = cwd / environ.get("PLUCT_CONFIG", "pluct.toml")
     document = _read(file, problems)
     actions = _actions(document.pop("actions", {}), file, problems)
+    money = payment_settings.take(document)
     values = {name: environ[name] for name in NAMES if name in environ and name != "RETURNED_GRACE_SECONDS"}
     where = {name: name for name in NAMES}  # how a setting is called where it was set
     for key, value in document.items():
@@ -121,11 +125,12 @@ def load(environ: Mapping[str, str], cwd: Path) -> Settings:
     unneeded["PLUCT_KEY_SECRET"] = signing != "EdDSA"
     webhook, jwt, user_token, key_secrets = _secrets(values, production, unneeded, problems)
     ledger = _database("DATABASE_URL", values["DATABASE_URL"], cwd, problems)
+    payments = payment_settings.load(money, environ, production, file, problems)
     settings = Settings(
         values["PLUCT_ENV"], ledger, webhook, jwt, user_token, user_auth,
         values["PLUCT_HOST"], whole("PLUCT_PORT", 65535), whole("RETURNED_GRACE_SECONDS", 315_360_000),
         Catalog({"default": Action()} | actions), _replica(values.get("DATABASE_READ_URL"), ledger, problems),
-        signing, key_secrets,
+        payments, signing, key_secrets,
     )  # fmt: skip
     if problems:
         raise SetupError("The engine cannot start:\n" + "\n".join("- " + problem for problem in problems))

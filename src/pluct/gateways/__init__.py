@@ -129,8 +129,9 @@ class Gateway(Protocol):
     name: str
     #: Paths below `/hooks/<name>`, e.g. ("",) or ("/stk/{token}", "/c2b/{token}/confirmation").
     hooks: tuple[str, ...]
-    #: Whether a user can begin a checkout here.
+    #: Whether a user can begin a checkout here, and must name a phone to do so.
     sells: bool
+    needs_phone: bool
 
     def takes(self, currency: str, price: int) -> bool:
         """Whether this price, in minor units, can be asked for here."""
@@ -159,6 +160,10 @@ class Gateway(Protocol):
         Raises `Unauthorized` (a bad signature), `RouteNotFound` (an unknown token), `Unavailable` (it cannot be
         verified now). Whatever is authentic but not understood is a notice that says nothing.
         """
+        ...
+
+    def ask_after(self, asked: int) -> int | None:
+        """Seconds until a checkout is asked about that was asked about `asked` times before; None: no more."""
         ...
 
     async def ask(self, checkout: Checkout) -> Notice | None:

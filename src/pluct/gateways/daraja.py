@@ -38,7 +38,7 @@ from pluct.gateways.daraja_api import (
     time_ms,
     written,
 )
-from pluct.gateways.daraja_settings import DarajaSettings
+from pluct.gateways.daraja_settings import DarajaSettings, next_query_at
 from pluct.gateways.privacy import Privacy, phone_number
 from pluct.model import Checkout
 from pluct.money import decimal_text, minor_units
@@ -97,6 +97,7 @@ class Daraja:
     name = "daraja"
     hooks = (STK, VALIDATION, CONFIRMATION, RESULT)
     sells = True
+    needs_phone = True
 
     def __init__(
         self,
@@ -335,6 +336,10 @@ class Daraja:
         return Notice(f"{kind}:{digest}", kind, raw, said, note)
 
     # Asking what became of it
+
+    def ask_after(self, asked: int) -> int | None:
+        """See `next_query_at`."""
+        return next_query_at(asked, self._settings.query_after_seconds)
 
     async def ask(self, checkout: Checkout) -> Notice | None:
         """Ask about a push. Daraja says neither amount nor receipt: a success is the checkout's price, once."""

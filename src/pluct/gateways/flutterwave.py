@@ -15,7 +15,7 @@ import msgspec
 
 from pluct.errors import Unavailable
 from pluct.gateways import Failed, Notice, Paid, Pending, Received, Said, Started
-from pluct.gateways.calls import SECONDS_DEFAULT, Api, address_problems, email_for, redirect, with_query
+from pluct.gateways.calls import SECONDS_DEFAULT, Api, address_problems, ask_after, email_for, redirect, with_query
 from pluct.gateways.privacy import Privacy
 from pluct.gateways.reading import (
     currency_of,
@@ -104,6 +104,7 @@ class Flutterwave:
     name = "flutterwave"
     hooks = ("",)
     sells = True
+    needs_phone = False
 
     def __init__(
         self,
@@ -174,6 +175,11 @@ class Flutterwave:
         if self._settings.signature == "v3":
             return list(self._hashes)
         return [base64.b64encode(hmac.new(each, body, hashlib.sha256).digest()) for each in self._hashes]
+
+    @staticmethod
+    def ask_after(asked: int) -> int | None:
+        """See `calls.ask_after`."""
+        return ask_after(asked)
 
     async def ask(self, checkout: Checkout) -> Notice | None:
         """Ask for the last payment on the checkout's page, of which nothing was heard."""

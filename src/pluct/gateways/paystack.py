@@ -14,7 +14,7 @@ import msgspec
 
 from pluct.errors import Unavailable
 from pluct.gateways import Disputed, Failed, Notice, Paid, Pending, Received, Refunded, Said, Started
-from pluct.gateways.calls import SECONDS_DEFAULT, Api, address_problems, email_for, redirect, with_query
+from pluct.gateways.calls import SECONDS_DEFAULT, Api, address_problems, ask_after, email_for, redirect, with_query
 from pluct.gateways.privacy import Privacy
 from pluct.gateways.reading import (
     currency_of,
@@ -94,6 +94,7 @@ class Paystack:
     name = "paystack"
     hooks = ("",)
     sells = True
+    needs_phone = False
 
     def __init__(
         self, api: Api, keys: tuple[bytes, ...], settings: PaystackSettings, callback_base_url: str, privacy: Privacy
@@ -156,6 +157,11 @@ class Paystack:
         if kind in ("charge.dispute.create", "charge.dispute.resolve"):
             return Received(self._disputed(key, kind, event))
         return Received((self._notice(key, kind, event, None),))
+
+    @staticmethod
+    def ask_after(asked: int) -> int | None:
+        """See `calls.ask_after`."""
+        return ask_after(asked)
 
     async def ask(self, checkout: Checkout) -> Notice | None:
         """Ask for the transaction, of which nothing was heard."""

@@ -66,6 +66,7 @@ class Standard:
     name = "standard"
     hooks = ("",)
     sells = False
+    needs_phone = False
 
     def __init__(self, webhooks: list[Webhook], privacy: Privacy, clock: Callable[[], int]) -> None:
         self._webhooks, self._privacy, self._clock = webhooks, privacy, clock
@@ -111,6 +112,11 @@ class Standard:
             raise Unauthorized("The body is not UTF-8, so no signature is its.") from None
         must_equal(given, [webhook.sign(*signed).encode() for webhook in self._webhooks])
         return identity
+
+    @staticmethod
+    def ask_after(asked: int) -> int | None:
+        """There is nobody to ask."""
+        return None
 
     async def ask(self, checkout: Checkout) -> Notice | None:
         """There is nobody to ask."""

@@ -14,7 +14,7 @@ import msgspec
 
 from pluct.errors import Unavailable
 from pluct.gateways import Disputed, Failed, Notice, Paid, Pending, Received, Refunded, Said, Started
-from pluct.gateways.calls import SECONDS_DEFAULT, Api, address_problems, redirect, with_query
+from pluct.gateways.calls import SECONDS_DEFAULT, Api, address_problems, ask_after, redirect, with_query
 from pluct.gateways.privacy import Privacy
 from pluct.gateways.reading import (
     currency_of,
@@ -106,6 +106,7 @@ class Stripe:
     name = "stripe"
     hooks = ("",)
     sells = True
+    needs_phone = False
 
     def __init__(
         self,
@@ -176,6 +177,11 @@ class Stripe:
         given = [value for name, _, value in fields if name == b"v1"]
         signed = at + b"." + body
         must_equal(given, [hmac.new(each, signed, hashlib.sha256).hexdigest().encode() for each in self._secrets])
+
+    @staticmethod
+    def ask_after(asked: int) -> int | None:
+        """See `calls.ask_after`."""
+        return ask_after(asked)
 
     async def ask(self, checkout: Checkout) -> Notice | None:
         """Ask for the session, of whose end nothing was heard."""

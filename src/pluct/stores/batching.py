@@ -28,8 +28,13 @@ WORTH_A_LANE = 32
 class Batcher:
     """Runs `transact` over batches of what was submitted, at most `lanes` at a time."""
 
-    def __init__(self, transact: Transact, *, lanes: int = 1, batch_max: int = 256, queue_max: int = QUEUE_MAX) -> None:
+    def __init__(
+        self, transact: Transact, *, rest: Callable[[], Awaitable[None]] | None = None, lanes: int = 1,
+        batch_max: int = 256, queue_max: int = QUEUE_MAX,
+    ) -> None:  # fmt: skip
+        """`rest` is awaited whenever the last lane has ended."""
         self._transact = transact
+        self._rest = rest
         self._batch_max = batch_max
         self._queue_max = queue_max
         self._lanes = lanes
@@ -54,6 +59,11 @@ class Batcher:
             task.add_done_callback(self._running.discard)
         return future
 
+    @property
+    def waiting(self) -> int:
+        """How many commands no batch has taken yet."""
+        return len(self._queue)
+
     async def close(self) -> None:
         """Finish everything queued, then refuse."""
         self._closed = True
@@ -69,6 +79,8 @@ class Batcher:
                     await self._run(commands, futures)
         finally:
             self._busy -= 1
+        if self._rest is not None and not self._busy:
+            await self._rest()
 
     def _worth_a_lane(self, beside: int) -> bool:
         """Whether a lane should run what waits: anything if no other is busy, and only much beside others."""

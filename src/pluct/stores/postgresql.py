@@ -16,7 +16,7 @@ Only a connection lost during COMMIT leaves an outcome unknown; lost before, not
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -153,7 +153,9 @@ class PostgresqlStore(PostgresqlReads, PaymentReads):
                     await _insist(connection, _NEEDED)
         except Unavailable as error:
             raise SetupError(f"The database cannot be used: {error.sentence}") from None
-        self._batcher = Batcher(self._transact, lanes=self._lane_count, batch_max=self._batch_max)
+        self._batcher = Batcher(
+            self._transact, rest=self._rest, lanes=self._lane_count, batch_max=self._batch_max
+        )  # fmt: skip
         return migrated
 
     async def close(self) -> None:
@@ -180,10 +182,22 @@ class PostgresqlStore(PostgresqlReads, PaymentReads):
                 continue
         raise Unavailable("The ledger is busy with the same keys in other processes; try again shortly.")
 
+    async def _rest(self) -> None:
+        """Leave no connection idle in a transaction, which operators rightly watch for: what waited is gone."""
+        if not self._lanes.begun:
+            return
+        with suppress(Unavailable):  # a lost connection has no transaction either
+            async with self._lanes.one() as connection:
+                if connection in self._lanes.begun:
+                    self._lanes.begun.discard(connection)
+                    await connection.execute("ROLLBACK")
+
     async def _attempt(self, connection: "Connection[Any]", commands: Sequence[Command]) -> list[Outcome | Refusal]:
         """Fetch, decide, record and commit."""
         try:
-            await connection.execute(_BEGIN)
+            if connection not in self._lanes.begun:
+                await connection.execute(_BEGIN)
+            self._lanes.begun.discard(connection)
             view = await postgresql_batch.fetch(connection, self._next_id, commands)
             known = postgresql_batch.Known(view)
             now = self._clock()
@@ -200,7 +214,11 @@ class PostgresqlStore(PostgresqlReads, PaymentReads):
                 raise _LostRace from error
             raise
         try:
-            await connection.execute("COMMIT")
+            if self._batcher.waiting and not self._lanes.begun:
+                await connection.execute(f"COMMIT; {_BEGIN}")  # one round trip, as the next batch is waiting already
+                self._lanes.begun.add(connection)
+            else:
+                await connection.execute("COMMIT")
         except Exception as error:
             raise OutcomeUnknown from error
         return outcomes
@@ -358,6 +376,8 @@ class _Connections:
     def __init__(self, connect: Callable[[], Awaitable["Connection[Any]"]], most: int) -> None:
         self._connect = connect
         self._free: list[Connection[Any]] = []
+        #: Those in a transaction that nothing was asked of yet. They are the first to be used.
+        self.begun: set[Connection[Any]] = set()
         self._turn = asyncio.Semaphore(most)
 
     @asynccontextmanager
@@ -381,8 +401,9 @@ class _Connections:
                 raise _translated(error) from error
             finally:
                 if sound and not connection.is_closed():
-                    self._free.append(connection)
+                    self._free.insert(len(self._free) if connection in self.begun else 0, connection)
                 else:
+                    self.begun.discard(connection)
                     connection.terminate()
         finally:
             self._turn.release()
@@ -392,6 +413,7 @@ class _Connections:
             connection = self._free.pop()
             if not connection.is_closed():
                 return connection
+            self.begun.discard(connection)
         return await self._connect()
 
     def close(self) -> None:
