@@ -445,6 +445,14 @@ def test_what_keeps_the_keys_keeps_nothing_else(folder: Path, env: dict[str, str
     assert "must differ" in sentence and "PLUCT_KEY_SECRET" in sentence and same not in sentence
 
 
+def test_what_keeps_the_keys_is_no_secret_of_payments(folder: Path) -> None:
+    """Nor of a gateway."""
+    same = "s" * 40
+    environ = {"PLUCT_SIGNING": "EdDSA", "PLUCT_KEY_SECRET": same}
+    assert "must differ" in only_problem(folder, **environ, PRIVACY_SECRET=same)
+    assert "must differ" in only_problem(folder, "[gateways.paystack]", **environ, PAYSTACK_SECRET_KEY=same)
+
+
 def test_key_secrets_rotate(folder: Path) -> None:
     """The first keeps new keys, and all open; in the file they are a list."""
     assert read(folder, PLUCT_KEY_SECRET="new, old").key_secrets == ("new", "old")

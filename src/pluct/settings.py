@@ -126,6 +126,8 @@ def load(environ: Mapping[str, str], cwd: Path) -> Settings:
     webhook, jwt, user_token, key_secrets = _secrets(values, production, unneeded, problems)
     ledger = _database("DATABASE_URL", values["DATABASE_URL"], cwd, problems)
     payments = payment_settings.load(money, environ, production, file, problems)
+    if {jwt, user_token, *webhook, payments.privacy_secret, *payments.secrets.values()}.intersection(key_secrets):
+        problems.append("PLUCT_KEY_SECRET must differ from all other secrets: it keeps the keys that make tickets.")
     settings = Settings(
         values["PLUCT_ENV"], ledger, webhook, jwt, user_token, user_auth,
         values["PLUCT_HOST"], whole("PLUCT_PORT", 65535), whole("RETURNED_GRACE_SECONDS", 315_360_000),
@@ -208,10 +210,7 @@ def _secrets(
         problems.append("JWT_SECRET and USER_TOKEN_SECRET must differ: who names users must not make tickets.")
     if production and ({jwt, user_token} - {""}) & set(found["WEBHOOK_SECRET"]):
         problems.append("WEBHOOK_SECRET must differ from JWT_SECRET and from USER_TOKEN_SECRET.")
-    keys = tuple(secret for secret in found["PLUCT_KEY_SECRET"] if secret)
-    if set(keys) & {jwt, user_token, *found["WEBHOOK_SECRET"]}:
-        problems.append("PLUCT_KEY_SECRET must differ from all other secrets: it keeps the keys that make tickets.")
-    return found["WEBHOOK_SECRET"], jwt, user_token, keys
+    return found["WEBHOOK_SECRET"], jwt, user_token, tuple(secret for secret in found["PLUCT_KEY_SECRET"] if secret)
 
 
 def _replica(url: str | None, ledger: Path | str, problems: list[str]) -> str | None:
