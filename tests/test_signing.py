@@ -197,6 +197,18 @@ def test_the_only_key_that_signs_cannot_be_retired() -> None:
     assert keys.states() == ["signing"]
 
 
+def test_where_nothing_signs_with_keys_the_last_may_be_retired() -> None:
+    """After the way back to HS256; should a server sign with keys all the same, it makes itself a new one."""
+    keys = Keys()
+    first = keys.begin()
+    keys.clock.move(1)
+    keys.change(lambda found: signing.retired(found, keys.clock(), first, even_last=True))
+    assert keys.ring(seal=None).jwks() == {"keys": []} and keys.states() == ["retired"]
+    with pytest.raises(SetupError, match="PLUCT_KEY_SECRET"):
+        Seal(["o" * 40]).insist([SEAL.new_key(keys.clock(), TTL)], keys.clock())
+    assert len(keys.ring(seal=Seal(["o" * 40])).jwks()["keys"]) == 1 and keys.states() == ["retired", "signing"]
+
+
 def test_of_several_that_wait_the_first_takes_over() -> None:
     """The others keep their time, and retiring a key again changes nothing."""
     keys = Keys()

@@ -82,10 +82,10 @@ def retire(kid: str, as_json: bool) -> None:
     Tickets alive that it signed are refused from now on (by backends that verify offline, once they fetch the public
     keys again: five minutes at most). Vends repeated with their idempotency key get a good token. If the key signs, the
     pending key that has waited longest takes over at once, even if some backends have not fetched it yet. The only key
-    that can sign cannot be retired: rotate first.
+    that can sign cannot be retired (rotate first), except under PLUCT_SIGNING=HS256, where none is needed.
     """
-    kid, now = text(kid, "KID"), app.now_ms()
-    found, _ = _change(lambda keys: signing.retired(keys, now, kid))
+    kid, now, even_last = text(kid, "KID"), app.now_ms(), current_settings().signing != "EdDSA"
+    found, _ = _change(lambda keys: signing.retired(keys, now, kid, even_last=even_last))
     key = next(key for key in found if key.kid == kid)
     if as_json:
         print_json(fields(found, key, now))

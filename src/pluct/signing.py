@@ -179,17 +179,19 @@ def rotated(
     return [replace(key, signs_from=now + (CACHE_SECONDS + SPREAD_SECONDS) * 1000)]
 
 
-def retired(keys: Sequence[SigningKey], now: int, kid: str) -> list[SigningKey]:
-    """A key that is not believed any more. If it signs, the key that has waited longest takes over at once."""
+def retired(keys: Sequence[SigningKey], now: int, kid: str, *, even_last: bool = False) -> list[SigningKey]:
+    """A key that is not believed any more. If it signs, the key that has waited longest takes over at once.
+
+    Where no server signs with keys (`even_last`), none need take over.
+    """
     key = next((key for key in keys if key.kid == kid), None)
     if key is None:
         raise InvalidRequest("There is no signing key with this id; see: pluct signing-keys list")
     if key.retired_at is not None:
         return []
-    at = max(now, key.created_at)
-    if key != signing(keys, now):
+    at, waiting = max(now, key.created_at), pending(keys, now)
+    if key != signing(keys, now) or (even_last and not waiting):
         return [replace(key, retired_at=at)]
-    waiting = pending(keys, now)
     if not waiting:
         raise InvalidRequest(
             "This key signs, and no other waits to take over. Make one first: pluct signing-keys rotate"
