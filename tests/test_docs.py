@@ -159,7 +159,7 @@ def test_every_setting_is_documented(name: str) -> None:
 def test_every_documented_setting_exists() -> None:
     """No setting is promised that nothing reads."""
     first_cells = re.findall(r"^\| `([A-Z_]{4,})` \|", SETTINGS, flags=re.M)
-    assert set(first_cells) | {"RETURNED_GRACE_SECONDS"} == {*settings.NAMES, "PLUCT_CONFIG"}
+    assert set(first_cells) | {"RETURNED_GRACE_SECONDS"} == {*settings.NAMES, "PLUCT_CONFIG", "PRIVACY_SECRET"}
     words = set(re.findall(r"\bPLUCT_[A-Z_]+\b", SETTINGS + API + README))
     assert words - {*settings.NAMES, "PLUCT_CONFIG"} == set()
 
@@ -189,7 +189,7 @@ def test_every_key_of_an_action_is_documented_and_no_other() -> None:
 def test_every_example_file_is_accepted(text: str, tmp_path: Path) -> None:
     """What is shown can be copied."""
     (tmp_path / "pluct.toml").write_text(text)
-    assert settings.load({}, tmp_path) != settings.load({"PLUCT_CONFIG": "none.toml"}, tmp_path)
+    assert settings.load(SECRETS, tmp_path) != settings.load({"PLUCT_CONFIG": "none.toml"}, tmp_path)
 
 
 def test_the_example_for_production_starts_in_production(tmp_path: Path) -> None:
