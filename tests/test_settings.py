@@ -255,7 +255,6 @@ def test_a_value_of_the_wrong_type_is_refused(folder: Path, toml: str, key: str)
     ("toml", "key"),
     [
         ("prot = 8787", "prot"),
-        ("[payments]\nodd_amounts = 'packs'", "payments"),
         ("[actions.default]\nprice = 1", "price"),
         ("[actions.transcribe]\nttl = 60", "ttl"),
         ("[action.default]\ncost = 1", "action"),

@@ -44,6 +44,7 @@ SWEEP_SECONDS = 1.0
 SWEEPS_MAX = 20  # in a row, when much is due at once
 SHARE_SECONDS = 1.0
 FOLLOW_SECONDS = 1.0  # what was changed about signing keys is known everywhere that soon
+CATCH_UP_SECONDS = 600.0
 GATEWAY_CONNECTIONS_MAX = 100
 KEEP_ALIVE_SECONDS = 75  # longer than a proxy keeps its own side open
 FINISH_SECONDS_MAX = 30  # for what is in flight when the server stops
@@ -124,7 +125,10 @@ def build(settings: Settings, engine: Engine, cashier: Cashier) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(app: object) -> AsyncIterator[None]:
-        sweeps = [(engine.sweep, SWEEP_MAX)] + ([(cashier.sweep, CHECKOUTS_MAX)] if cashier.gateways else [])
+        sweeps: list[tuple[Callable[[], Awaitable[int]], int, float]] = [(engine.sweep, SWEEP_MAX, SWEEP_SECONDS)]
+        if cashier.gateways:
+            sweeps.append((cashier.sweep, CHECKOUTS_MAX, SWEEP_SECONDS))
+            sweeps.append((cashier.catch_up, sys.maxsize, CATCH_UP_SECONDS))
         work = [*(_sweep(*each) for each in sweeps), _share(engine.observer), _follow(engine)]
         tasks = [asyncio.create_task(each) for each in work]
         gc.freeze()
@@ -141,8 +145,8 @@ def build(settings: Settings, engine: Engine, cashier: Cashier) -> ASGIApp:
     return application(engine, access, lifespan, cashier, settings.payments.proxy_hops)
 
 
-async def _sweep(sweep: Callable[[], Awaitable[int]], most: int) -> None:
-    """Do what is due, at most so much at once, every second; a store that is down is asked again the next time."""
+async def _sweep(sweep: Callable[[], Awaitable[int]], most: int, seconds: float) -> None:
+    """Do what is due, at most so much at once, ever again; a store that is down is asked again the next time."""
     while True:
         try:
             for _ in range(SWEEPS_MAX):
@@ -152,7 +156,7 @@ async def _sweep(sweep: Callable[[], Awaitable[int]], most: int) -> None:
             log.warning("the sweep was put off: %s", error.sentence)
         except Exception:
             log.exception("the sweep failed")
-        await asyncio.sleep(SWEEP_SECONDS)
+        await asyncio.sleep(seconds)
 
 
 async def _follow(engine: Engine) -> None:

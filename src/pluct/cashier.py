@@ -9,7 +9,7 @@ import hashlib
 import logging
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import cast
 
@@ -56,6 +56,8 @@ PAGE_MAX = 200
 SWEEP_MAX = 20
 #: How often a command is built anew because its payment was assigned to somebody else meanwhile.
 ATTEMPTS_MAX = 3
+#: How far back a gateway's list is gone through at first, and how much of it again the next time.
+CATCH_UP_FIRST_MS, CATCH_UP_OVERLAP_MS = 48 * 3_600_000, 3_600_000
 #: Questions to gateways that go on after an answer was sent.
 AFTERWARDS_MAX = 500
 #: What a pasted message is searched for, and how many of them are looked up.
@@ -88,6 +90,7 @@ class Cashier:
         self._clock, self._next_id = clock, next_id
         self._starting: dict[str, asyncio.Task[None]] = {}
         self._afterwards: set[asyncio.Task[None]] = set()
+        self._caught_up: dict[str, int] = {}  # until when each gateway's list was gone through
 
     async def close(self) -> None:
         """Finish what goes on beside the requests."""
@@ -315,12 +318,18 @@ class Cashier:
         if notice is not None:
             await self.hear(gateway.name, notice)
 
-    async def hear_all(self, gateway: str, notices: AsyncIterator[Notice]) -> int:
-        """Act on a whole list of what a gateway says. Returns how many there were."""
-        count = 0
-        async for notice in notices:
-            await self.hear(gateway, notice)
-            count += 1
+    async def catch_up(self) -> int:
+        """Go through the lists that gateways have of what was paid, for what no callback has told."""
+        count, now = 0, self._clock()
+        for name, gateway in self.gateways.items():
+            since = self._caught_up.get(name, now - CATCH_UP_FIRST_MS)
+            notices = gateway.listed(since - CATCH_UP_OVERLAP_MS)
+            if notices is None:
+                continue
+            async for notice in notices:
+                await self.hear(name, notice)
+                count += 1
+            self._caught_up[name] = now
         return count
 
     # People

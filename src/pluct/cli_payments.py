@@ -1,6 +1,6 @@
 """`pluct payments`: what came in, and what waits for somebody to decide; `pluct daraja`: being known to M-Pesa."""
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 from rich.table import Table
@@ -8,7 +8,6 @@ from rich.table import Table
 from pluct.cashier import PAGE_MAX, Cashier
 from pluct.commands import text
 from pluct.errors import SetupError
-from pluct.gateways.daraja import Daraja
 from pluct.model import Payment, PaymentEvent
 from pluct.money import decimal_text
 from pluct.terminal import (
@@ -24,6 +23,9 @@ from pluct.terminal import (
     with_cashier,
 )
 from pluct.web.payments import STATES, PaymentsAnswer, payment_answer
+
+if TYPE_CHECKING:
+    from pluct.gateways.daraja import Daraja
 
 _STYLES = {"unmatched": "yellow", "review": "yellow", "disputed": "red", "failed": "red", "paid": "green"}
 
@@ -159,7 +161,7 @@ def register_urls(as_json: bool) -> None:
         gateway = cashier.gateways.get("daraja")
         if gateway is None:
             raise SetupError("M-Pesa is not set up: pluct.toml has no [gateways.daraja] (docs/gateways.md).")
-        return await cast(Daraja, gateway).register_urls()
+        return await cast("Daraja", gateway).register_urls()
 
     done = with_cashier(register)
     if as_json:

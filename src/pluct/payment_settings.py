@@ -9,7 +9,7 @@ import msgspec
 
 from pluct.catalog import PaymentPolicy
 from pluct.errors import InvalidRequest
-from pluct.gateways.configured import KNOWN, described
+from pluct.gateways.configured import NAMES, described
 from pluct.model import AMOUNT_MAX, Pack
 from pluct.money import currency_code, minor_units
 
@@ -52,15 +52,6 @@ class _Payments(msgspec.Struct, forbid_unknown_fields=True):
 
 class _Http(msgspec.Struct, forbid_unknown_fields=True):
     proxy_hops: int = 0
-
-
-def secret_names() -> list[str]:
-    """Every secret that a gateway may need."""
-    names = [PRIVACY_SECRET]
-    for name in KNOWN:
-        module, _ = described(name)
-        names += [*module.SECRETS, *module.SECRETS_OPTIONAL]
-    return names
 
 
 def take(document: dict[str, Any]) -> dict[str, Any]:
@@ -133,8 +124,8 @@ def _gateways(
         return gateways, secrets
     for name, table in tables.items():
         where = f"{file}: [gateways.{name}]"
-        if name not in KNOWN:
-            problems.append(f"{where}: there is no such gateway; known are {', '.join(KNOWN)}.")
+        if name not in NAMES:
+            problems.append(f"{where}: there is no such gateway; known are {', '.join(NAMES)}.")
             continue
         module, kind = described(name)
         names = (*module.SECRETS, *module.SECRETS_OPTIONAL)

@@ -1,29 +1,32 @@
-"""Which gateways there are, by their names in `pluct.toml`, and how each is made. A new one gets a line here."""
+"""Which gateways there are, by their names in `pluct.toml`, and how each is made. A new one gets a line here.
+
+Adapters are loaded only by an engine that has one: what they speak HTTP with takes as long as all of ours together.
+"""
 
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pluct.gateways import Gateway
 from pluct.gateways.privacy import Privacy
 
 if TYPE_CHECKING:
-    import httpx  # importing it takes as long as all of ours: only an engine with a gateway does
+    import httpx
 
-#: Name, the module with its settings and what is said of its secrets, and the class of the settings.
-KNOWN = {
-    "daraja": ("daraja_settings", "DarajaSettings"),
-    "stripe": ("stripe", "StripeSettings"),
-    "paystack": ("paystack", "PaystackSettings"),
-    "flutterwave": ("flutterwave", "FlutterwaveSettings"),
-    "standard": ("standard", "StandardSettings"),
-}
+NAMES = ("daraja", "stripe", "paystack", "flutterwave", "standard")
 
 
 def described(name: str) -> tuple[Any, type[Any]]:
-    """The module that knows a gateway's secrets, and the type of its settings."""
-    module = import_module(f"pluct.gateways.{KNOWN[name][0]}")
-    return module, getattr(module, KNOWN[name][1])
+    """The module that knows a gateway's secrets (`SECRETS` and what is wrong with them), and its settings."""
+    from pluct.gateways import daraja_settings, flutterwave, paystack, standard, stripe
+
+    found: dict[str, tuple[Any, type[Any]]] = {
+        "daraja": (daraja_settings, daraja_settings.DarajaSettings),
+        "stripe": (stripe, stripe.StripeSettings),
+        "paystack": (paystack, paystack.PaystackSettings),
+        "flutterwave": (flutterwave, flutterwave.FlutterwaveSettings),
+        "standard": (standard, standard.StandardSettings),
+    }
+    return found[name]
 
 
 def make(
@@ -31,7 +34,13 @@ def make(
     privacy: Privacy, clock: Callable[[], int],
 ) -> dict[str, Gateway]:  # fmt: skip
     """The gateways whose settings these are."""
+    from pluct.gateways import daraja, flutterwave, paystack, standard, stripe
+
+    makers: dict[str, Callable[..., Gateway]] = {
+        "daraja": daraja.make, "stripe": stripe.make, "paystack": paystack.make, "flutterwave": flutterwave.make,
+        "standard": standard.make,
+    }  # fmt: skip
     return {
-        name: import_module(f"pluct.gateways.{name}").make(found, secrets, callback_base_url, client, privacy, clock)
+        name: makers[name](found, secrets, callback_base_url, client, privacy, clock)
         for name, found in settings.items()
     }

@@ -394,6 +394,10 @@ class Daraja:
             note = f"Daraja was asked to confirm {receipt}." if asked else f"Daraja does not confirm: {answer.words}"
         return self._notice("statusquery", body, None, (receipt, self._clock()), note)
 
+    def listed(self, since: int) -> AsyncIterator[Notice] | None:
+        """See `pull`, where that is set up."""
+        return self.pull(since) if self._settings.pull else None
+
     async def pull(self, since: int) -> AsyncIterator[Notice]:
         """Every C2B payment since then (milliseconds; at most 48 hours back), as Daraja itself lists them.
 

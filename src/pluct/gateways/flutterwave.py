@@ -195,6 +195,11 @@ class Flutterwave:
         state = checkout.asked if isinstance(said, Pending) else word(found.get("status"))
         return self._notice(f"asked:{payment}:{state}"[:200], "transaction", found, said, note)
 
+    @staticmethod
+    def listed(since: int) -> None:
+        """Its events are sent until they arrive; there is no list to go through."""
+        return None
+
     async def _payment(self, payment: str) -> dict[str, Any] | None:
         """What Flutterwave knows of a payment. Raises `Unavailable`."""
         for path in self._words.paths:

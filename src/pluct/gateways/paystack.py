@@ -175,6 +175,11 @@ class Paystack:
         state = checkout.asked if isinstance(said, Pending) else word(found.get("status"))
         return self._notice(f"asked:{checkout.id}:{state}", "transaction", found, said, note)
 
+    @staticmethod
+    def listed(since: int) -> None:
+        """Its events are sent until they arrive; there is no list to go through."""
+        return None
+
     async def _transaction(self, reference: str) -> dict[str, Any] | None:
         """What Paystack knows of a payment. Raises `Unavailable`."""
         found = await self._api.known(f"/transaction/verify/{reference}")

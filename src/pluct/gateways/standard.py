@@ -122,6 +122,11 @@ class Standard:
         """There is nobody to ask."""
         return None
 
+    @staticmethod
+    def listed(since: int) -> None:
+        """Its events are sent until they arrive; there is no list to go through."""
+        return None
+
 
 def _identity(value: bytes) -> str:
     try:

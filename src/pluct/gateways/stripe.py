@@ -199,6 +199,11 @@ class Stripe:
         key = f"asked:{session}:{word(found.get('status'))}:{state}"
         return notice(self._privacy, _KEPT, key, "checkout.session", found, said, note)
 
+    @staticmethod
+    def listed(since: int) -> None:
+        """Its events are sent until they arrive; there is no list to go through."""
+        return None
+
 
 def _read(kind: str, found: dict[str, Any], at: int | None) -> tuple[Said | None, str]:
     """What an event says, and why it says nothing."""
