@@ -387,6 +387,11 @@ def test_a_key_that_somebody_planted_is_neither_believed_nor_published(caplog: p
     with pytest.raises(Unauthorized, match="unknown"):
         working.verify(forger.sign(ticket(keys.clock())))
     assert planted.kid in caplog.text and "PLUCT_KEY_SECRET" in caplog.text
+    keys.keys[1] = replace(planted, signs_from=planted.created_at)
+    keys.clock.move(10_000)
+    asyncio.run(working.follow(keys))
+    assert [jwk["kid"] for jwk in working.jwks()["keys"]] == [first]
+    assert header(working.sign(ticket(keys.clock())))["kid"] == first
     keys.keys = [replace(keys.keys[0], public=planted.public)]
     assert keys.ring(seal=None).jwks() == {"keys": []}
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from busy import run
-from conftest import ENGINES, Pluct, until
+from conftest import Pluct, until
 from postgres import fresh_database
 from test_cli import on_a_terminal
 from verifying import header
@@ -16,9 +16,9 @@ Make = Callable[..., Pluct]
 FIELDS = {"kid", "state", "createdAt", "signsFrom"}
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=["sqlite", "postgresql"])
 def pluct(request: pytest.FixtureRequest, make_pluct: Make) -> Pluct:
-    """A program that signs with keys, over each store."""
+    """A program that signs with keys, over each kind of store."""
     if request.param == "sqlite":
         return make_pluct(PLUCT_SIGNING="EdDSA")
     url = fresh_database(request.getfixturevalue("server_url")(request.param))

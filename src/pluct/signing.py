@@ -237,6 +237,7 @@ class KeyRing:
     ) -> None:
         self._shared, self._seal, self._ticket_seconds, self._clock = shared, seal, ticket_seconds, clock
         self._keys: list[SigningKey] = []
+        self._usable: list[SigningKey] = []  # those that can be opened
         self._known: dict[str, _Known | None] = {}  # None: it cannot be opened
         self._begins: list[int] = []
         self._signs: list[_Known | None] = [None]  # what is issued before the first of `_begins`, from then on, …
@@ -263,8 +264,9 @@ class KeyRing:
                 if key.kid not in self._known:
                     self._known[key.kid] = self._learn(key)
             self._keys = keys
-            self._arrange([key for key in keys if self._known[key.kid] is not None])
-        self._jwks = [self._believed[key.kid].jwk for key in published(keys, now) if key.kid in self._believed]
+            self._usable = [key for key in keys if self._known[key.kid] is not None]
+            self._arrange(self._usable)
+        self._jwks = [self._believed[key.kid].jwk for key in published(self._usable, now)]
 
     def verify(self, token: str) -> TicketClaims:
         """See `Signer.verify`. The token says which key it claims; the key says by which algorithm."""
