@@ -9,7 +9,7 @@ import hashlib
 import logging
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import cast
 
@@ -86,7 +86,7 @@ class Cashier:
         privacy: Privacy, clock: Callable[[], int], next_id: Callable[[], str],
     ) -> None:  # fmt: skip
         self._engine, self._store, self.gateways = engine, engine.store, gateways
-        self._packs, self._policy, self._privacy = packs, policy, privacy
+        self._packs, self._policy, self.privacy = packs, policy, privacy
         self._clock, self._next_id = clock, next_id
         self._starting: dict[str, asyncio.Task[None]] = {}
         self._afterwards: set[asyncio.Task[None]] = set()
@@ -131,8 +131,8 @@ class Cashier:
         checkout = Checkout(
             self._next_id(), user_id, gateway_name, pack.id, pack.currency, pack.price, pack.credits,
             payment_codes.make(secrets.randbelow(payment_codes.CODES)), _hash(token), "created", now, now,
-            phone_hash=None if number is None else self._privacy.phone_hash(number),
-            phone_mask=None if number is None else self._privacy.phone_mask(number),
+            phone_hash=None if number is None else self.privacy.phone_hash(number),
+            phone_mask=None if number is None else self.privacy.phone_mask(number),
             due_at=None if ask_after is None else now + 1000 * ask_after,
         )  # fmt: skip
         opened = await self._engine.submit(OpenCheckout(user_id, checkout, claims), CheckedOut, "checkout")
@@ -273,8 +273,8 @@ class Cashier:
             user_id, self._next_id(), self._next_id(), event, said.namespace, said.reference, said.amount,
             said.currency, self._packs, self._policy.odd_amounts, self._policy.clawback, said.link,
             None if checkout is None else checkout.id, said.code, said.typed, said.confirmed,
-            self._privacy.phone_hash(said.phone) if said.phone is not None and whole else None,
-            None if said.phone is None else self._privacy.phone_mask(said.phone), said.at,
+            self.privacy.phone_hash(said.phone) if said.phone is not None and whole else None,
+            None if said.phone is None else self.privacy.phone_mask(said.phone), said.at,
             notice.checkout_reference, claims,
         )  # fmt: skip
 
@@ -350,7 +350,7 @@ class Cashier:
                 await self.assign(found.id, user_id, reason, f"user:{user_id}")
                 return True
         said = {"userId": user_id, "amount": amount, "reason": reason, "reference": reference}
-        raw = self._privacy.redacted(said)
+        raw = self.privacy.redacted(said)
         event = self._event(CLAIM, key or self._next_id(), "request", raw, f"{user_id} asks for credits.")
         event = msgspec.structs.replace(event, payment_id=None if found is None else found.id)
         claims = () if key is None else (once("request", user_id, key, user_id, amount, reason, reference),)
@@ -401,6 +401,19 @@ class Cashier:
         found = await self._store.payments(state, gateway, limit + 1, cursor)
         following = found[limit].id if len(found) > limit else None
         return [(payment, await self._store.payment_events([payment.id])) for payment in found[:limit]], following
+
+    async def find_payments(self, namespace: str, references: Sequence[str]) -> list[Payment]:
+        """The payments with these references."""
+        return await self._store.find_payments(namespace, references)
+
+    async def payments_at(self, namespace: str, since: int, until: int, after: str, limit: int) -> list[Payment]:
+        """Payments whose money came in that time, by id, from the one after `after` on."""
+        return await self._store.payments_at(namespace, since, until, after, limit)
+
+    def shown_code(self, typed: str) -> str:
+        """What somebody typed as an account, without a phone number in it."""
+        shown: str = msgspec.json.decode(self.privacy.redacted(typed))
+        return shown
 
     async def payment(self, payment_id: str) -> tuple[Payment, list[PaymentEvent]]:
         """One payment with what was said of it."""

@@ -125,6 +125,14 @@ class Store(Reads, Protocol):
         """The payment with this reference, or this link."""
         ...
 
+    async def find_payments(self, namespace: str, references: Sequence[str]) -> list[Payment]:
+        """The payments with these references, in no order."""
+        ...
+
+    async def payments_at(self, namespace: str, since: int, until: int, after: str, limit: int) -> list[Payment]:
+        """Payments whose money came in from `since` to `until`, by id, from the one after `after` on."""
+        ...
+
     async def payments(
         self, state: PaymentState | None, gateway: str | None, limit: int, cursor: str | None
     ) -> list[Payment]:
