@@ -122,7 +122,7 @@ class Reconciliation:
             _show(row, payment)
             self._keep("matched" if payment.amount == line.paid_in else "amountDiffers", row, line.paid_in)
             return
-        row.note = "The ledger does not know it: its callbacks did not arrive."
+        row.note = "No callback told of it."
         if self._apply:
             booked = await self._cashier.hear(GATEWAY, _paid_notice(line, self._cashier.privacy))
             row.applied = True
