@@ -78,6 +78,23 @@ class Offer(msgspec.Struct, frozen=True):
     gateways: tuple[str, ...]
 
 
+class Request(msgspec.Struct, frozen=True):
+    """A user says that they have paid; `payment` is what their words name, as it stands now."""
+
+    id: str
+    at: int
+    user_id: str
+    amount: str
+    reason: str
+    reference: str
+    payment: Payment | None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether somebody still has to look at it."""
+        return self.payment is None or not (self.payment.settled or self.payment.state == "written_off")
+
+
 class Cashier:
     """The verbs of payments over an engine's store."""
 
@@ -356,6 +373,22 @@ class Cashier:
         claims = () if key is None else (once("request", user_id, key, user_id, amount, reason, reference),)
         await self._engine.submit(Note("", event, claims), Noted, "request")
         return False
+
+    async def requests(self, limit: int, cursor: str | None) -> tuple[list[Request], str | None]:
+        """A page of what users said they had paid and what was not credited at once, newest first."""
+        found = await self._store.claims(limit + 1, cursor)
+        following = found[limit].id if len(found) > limit else None
+        page = []
+        for event in found[:limit]:
+            said = msgspec.json.decode(event.raw, type=dict[str, str])
+            payment = None if event.payment_id is None else await self._store.payment(event.payment_id)
+            payment = payment or await self._claimed("", f"{said['reference']} {said['reason']}")
+            page.append(
+                Request(
+                    event.id, event.at, said["userId"], said["amount"], said["reason"], said["reference"], payment
+                )
+            )  # fmt: skip
+        return page, following
 
     async def _claimed(self, amount: str, words: str) -> Payment | None:
         """The payment that these words name."""

@@ -139,6 +139,10 @@ class Store(Reads, Protocol):
         """Payments, newest first, from the one named by `cursor` on."""
         ...
 
+    async def claims(self, limit: int, cursor: str | None) -> list[PaymentEvent]:
+        """What users said they had paid, newest first, from the one named by `cursor` on."""
+        ...
+
     async def payment_events(self, payment_ids: Sequence[str]) -> list[PaymentEvent]:
         """What was said of these payments and of their checkouts, oldest first; a bounded number of each."""
         ...
