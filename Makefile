@@ -1,5 +1,5 @@
 # The few commands. Everything runs from .venv, made from hash-checked locks.
-.PHONY: setup run test check bench coverage mutants judge lock
+.PHONY: setup run sandbox test check bench coverage mutants judge lock
 UV := $(shell command -v uv 2>/dev/null || echo .venv/bin/uv)
 STAMP := .venv/.installed
 
@@ -34,6 +34,11 @@ mutants: setup
 	rm -rf mutants
 	.venv/bin/mutmut run
 	.venv/bin/mutmut results
+
+# An engine and an M-Pesa that is played: money becomes credits, with no account anywhere.
+PORT ?= 8787
+sandbox: setup
+	cd tests && ../.venv/bin/python -m doubles.sandbox --port $(PORT)
 
 # By hand, never in CI: what others wrote, as judges of our gateways. It needs a package index.
 judge: setup

@@ -64,6 +64,13 @@ ROOMS = {
     "pluct.tickets": Room({*CORE, "pluct.catalog.ISSUER"}, STANDARD | {"msgspec", "joserfc"}),
     "pluct.signing": Room({*CORE, "pluct.tickets"}, STANDARD | {"cryptography", "joserfc", "msgspec"}),
     "pluct.observe": Room(CORE, STANDARD | {"msgspec", "prometheus_client"}),
+    "pluct.mpesa_statement": Room({"pluct.errors", "pluct.money"}, STANDARD | {"msgspec"}),
+    "pluct.reconcile": Room(
+        {
+            *CORE, "pluct.cashier", "pluct.gateways", "pluct.money", "pluct.mpesa_statement", "pluct.web.v1.rfc3339",
+        },
+        STANDARD | {"msgspec", "sqlite3"},
+    ),
     "pluct.settings": Room({*CORE, "pluct.catalog", "pluct.payment_settings"}, STANDARD | {"msgspec"}),
     "pluct.payment_settings": Room(
         {*CORE, "pluct.catalog", "pluct.gateways.configured", "pluct.money"}, STANDARD | {"msgspec"}
@@ -98,6 +105,13 @@ ROOMS = {
         },
         STANDARD | {"click", "rich"},
     ),
+    "pluct.cli_reconcile": Room(
+        {
+            "pluct.cashier", "pluct.errors", "pluct.mpesa_statement", "pluct.reconcile", "pluct.terminal",
+            "pluct.web.v1.rfc3339",
+        },
+        STANDARD | {"click", "msgspec", "rich"},
+    ),
     "pluct.terminal": Room({"pluct"}, STANDARD | {"click", "msgspec", "rich"}),
     "pluct.cli_signing": Room(
         {
@@ -125,7 +139,7 @@ ENVIRONMENT_READERS = {"pluct.app", "pluct.cli", "pluct.terminal"}
 ENVIRONMENT = re.compile(
     r"(?:^|\.)(?:os\.(?:environb?|getenvb?|getlogin|getcwdb?)|getpass\.getuser|Path\.(?:cwd|home)|expanduser)$"
 )
-PRINTERS = {"pluct.app", "pluct.cli", "pluct.terminal"}
+PRINTERS = {"pluct.app", "pluct.cli", "pluct.cli_reconcile", "pluct.terminal"}
 
 BANNED_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "core"}
 LEFT_UNDONE = re.compile(r"\b(?:TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK)\b")

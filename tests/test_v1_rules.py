@@ -13,7 +13,7 @@ from pluct.web.access import Access
 from pluct.web.endpoint import Route
 from pluct.web.routes import table
 
-ROUTES = [*table(Access("open", ("secret",))), *docs.routes({})]
+ROUTES = [*table(Access("open", ("secret",)), None), *docs.routes({})]
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +206,7 @@ def test_openapi_describes_every_route(engine: Pluct) -> None:
     document = engine.client.get("/openapi.json").json()
     assert document["openapi"].startswith("3.1")
     described = {(method.upper(), path) for path, found in document["paths"].items() for method in found}
-    assert described == {(route.method, route.path) for route in table(Access("open", ("secret",)))}
+    assert described == {(route.method, route.path) for route in table(Access("open", ("secret",)), None)}
 
 
 def test_the_page_to_try_it_works_offline(engine: Pluct) -> None:

@@ -9,7 +9,7 @@ import hashlib
 import logging
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import cast
 
@@ -78,6 +78,23 @@ class Offer(msgspec.Struct, frozen=True):
     gateways: tuple[str, ...]
 
 
+class Request(msgspec.Struct, frozen=True):
+    """A user says that they have paid; `payment` is what their words name, as it stands now."""
+
+    id: str
+    at: int
+    user_id: str
+    amount: str
+    reason: str
+    reference: str
+    payment: Payment | None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether somebody still has to look at it."""
+        return self.payment is None or not (self.payment.settled or self.payment.state == "written_off")
+
+
 class Cashier:
     """The verbs of payments over an engine's store."""
 
@@ -86,7 +103,7 @@ class Cashier:
         privacy: Privacy, clock: Callable[[], int], next_id: Callable[[], str],
     ) -> None:  # fmt: skip
         self._engine, self._store, self.gateways = engine, engine.store, gateways
-        self._packs, self._policy, self._privacy = packs, policy, privacy
+        self._packs, self._policy, self.privacy = packs, policy, privacy
         self._clock, self._next_id = clock, next_id
         self._starting: dict[str, asyncio.Task[None]] = {}
         self._afterwards: set[asyncio.Task[None]] = set()
@@ -131,8 +148,8 @@ class Cashier:
         checkout = Checkout(
             self._next_id(), user_id, gateway_name, pack.id, pack.currency, pack.price, pack.credits,
             payment_codes.make(secrets.randbelow(payment_codes.CODES)), _hash(token), "created", now, now,
-            phone_hash=None if number is None else self._privacy.phone_hash(number),
-            phone_mask=None if number is None else self._privacy.phone_mask(number),
+            phone_hash=None if number is None else self.privacy.phone_hash(number),
+            phone_mask=None if number is None else self.privacy.phone_mask(number),
             due_at=None if ask_after is None else now + 1000 * ask_after,
         )  # fmt: skip
         opened = await self._engine.submit(OpenCheckout(user_id, checkout, claims), CheckedOut, "checkout")
@@ -273,8 +290,8 @@ class Cashier:
             user_id, self._next_id(), self._next_id(), event, said.namespace, said.reference, said.amount,
             said.currency, self._packs, self._policy.odd_amounts, self._policy.clawback, said.link,
             None if checkout is None else checkout.id, said.code, said.typed, said.confirmed,
-            self._privacy.phone_hash(said.phone) if said.phone is not None and whole else None,
-            None if said.phone is None else self._privacy.phone_mask(said.phone), said.at,
+            self.privacy.phone_hash(said.phone) if said.phone is not None and whole else None,
+            None if said.phone is None else self.privacy.phone_mask(said.phone), said.at,
             notice.checkout_reference, claims,
         )  # fmt: skip
 
@@ -350,12 +367,28 @@ class Cashier:
                 await self.assign(found.id, user_id, reason, f"user:{user_id}")
                 return True
         said = {"userId": user_id, "amount": amount, "reason": reason, "reference": reference}
-        raw = self._privacy.redacted(said)
+        raw = self.privacy.redacted(said)
         event = self._event(CLAIM, key or self._next_id(), "request", raw, f"{user_id} asks for credits.")
         event = msgspec.structs.replace(event, payment_id=None if found is None else found.id)
         claims = () if key is None else (once("request", user_id, key, user_id, amount, reason, reference),)
         await self._engine.submit(Note("", event, claims), Noted, "request")
         return False
+
+    async def requests(self, limit: int, cursor: str | None) -> tuple[list[Request], str | None]:
+        """A page of what users said they had paid and what was not credited at once, newest first."""
+        found = await self._store.claims(limit + 1, cursor)
+        following = found[limit].id if len(found) > limit else None
+        page = []
+        for event in found[:limit]:
+            said = msgspec.json.decode(event.raw, type=dict[str, str])
+            payment = None if event.payment_id is None else await self._store.payment(event.payment_id)
+            payment = payment or await self._claimed("", f"{said['reference']} {said['reason']}")
+            page.append(
+                Request(
+                    event.id, event.at, said["userId"], said["amount"], said["reason"], said["reference"], payment
+                )
+            )  # fmt: skip
+        return page, following
 
     async def _claimed(self, amount: str, words: str) -> Payment | None:
         """The payment that these words name."""
@@ -401,6 +434,19 @@ class Cashier:
         found = await self._store.payments(state, gateway, limit + 1, cursor)
         following = found[limit].id if len(found) > limit else None
         return [(payment, await self._store.payment_events([payment.id])) for payment in found[:limit]], following
+
+    async def find_payments(self, namespace: str, references: Sequence[str]) -> list[Payment]:
+        """The payments with these references."""
+        return await self._store.find_payments(namespace, references)
+
+    async def payments_at(self, namespace: str, since: int, until: int, after: str, limit: int) -> list[Payment]:
+        """Payments whose money came in that time, by id, from the one after `after` on."""
+        return await self._store.payments_at(namespace, since, until, after, limit)
+
+    def shown_code(self, typed: str) -> str:
+        """What somebody typed as an account, without a phone number in it."""
+        shown: str = msgspec.json.decode(self.privacy.redacted(typed))
+        return shown
 
     async def payment(self, payment_id: str) -> tuple[Payment, list[PaymentEvent]]:
         """One payment with what was said of it."""

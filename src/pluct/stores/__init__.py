@@ -136,10 +136,22 @@ class Store(Reads, Protocol):
         """The payment with this reference, or this link."""
         ...
 
+    async def find_payments(self, namespace: str, references: Sequence[str]) -> list[Payment]:
+        """The payments with these references, in no order."""
+        ...
+
+    async def payments_at(self, namespace: str, since: int, until: int, after: str, limit: int) -> list[Payment]:
+        """Payments whose money came in from `since` to `until`, by id, from the one after `after` on."""
+        ...
+
     async def payments(
         self, state: PaymentState | None, gateway: str | None, limit: int, cursor: str | None
     ) -> list[Payment]:
         """Payments, newest first, from the one named by `cursor` on."""
+        ...
+
+    async def claims(self, limit: int, cursor: str | None) -> list[PaymentEvent]:
+        """What users said they had paid, newest first, from the one named by `cursor` on."""
         ...
 
     async def payment_events(self, payment_ids: Sequence[str]) -> list[PaymentEvent]:

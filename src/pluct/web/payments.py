@@ -5,7 +5,7 @@ from typing import Annotated, Any, get_args
 import msgspec
 from msgspec import Meta
 
-from pluct.cashier import PAGE_MAX, Cashier
+from pluct.cashier import PAGE_MAX, Cashier, Request
 from pluct.commands import text
 from pluct.engine import Engine
 from pluct.errors import CheckoutNotFound, InvalidRequest
@@ -103,6 +103,34 @@ class RequestAnswer(msgspec.Struct, rename="camel", kw_only=True):
     state: str
 
 
+class RequestsQuery(msgspec.Struct):
+    """Which page: at most `limit`, from `cursor` on."""
+
+    limit: Annotated[int, Meta(ge=1, le=PAGE_MAX)] = 50
+    cursor: str | None = None
+
+
+class RequestedAnswer(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):
+    """What a user said they had paid. `state` is `open`, or `settled` once the payment it names is."""
+
+    id: str
+    at: str
+    user_id: str
+    amount: str
+    reason: str
+    reference: str
+    state: str
+    payment_id: str | None = None
+
+
+class RequestsAnswer(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):
+    """A page of them, newest first; `nextCursor` asks for the next."""
+
+    requests: list[RequestedAnswer]
+    request_id: str
+    next_cursor: str | None = None
+
+
 class EventAnswer(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):
     """Something that was said of a payment; `body` is the gateway's own, without people in it."""
 
@@ -193,6 +221,14 @@ class Payments:
         credited = await self._cashier.claim(user, amount, reason, reference, key)
         return Answer(RequestAnswer(request_id=call.request_id, state="credited" if credited else "review"))
 
+    async def requests(self, engine: Engine, call: Call) -> Answer:
+        """A page of what users said they had paid and what was not credited at once, newest first."""
+        query: RequestsQuery = call.query
+        cursor = None if query.cursor is None else text(query.cursor, "cursor")
+        found, following = await self._cashier.requests(query.limit, cursor)
+        page = [requested_answer(request) for request in found]
+        return Answer(RequestsAnswer(requests=page, request_id=call.request_id, next_cursor=following))
+
     async def payments(self, engine: Engine, call: Call) -> Answer:
         """A page of payments, newest first."""
         query: PaymentsQuery = call.query
@@ -235,6 +271,14 @@ def checkout_answer(c: Checkout, request_id: str) -> CheckoutAnswer:
         checkout_id=c.id, state=c.state, gateway=c.gateway, pack=c.pack_id, currency=c.currency,
         price=decimal_text(c.price, c.currency), credits=c.credits, payment_code=c.payment_code, message=c.message,
         request_id=request_id, redirect_url=c.redirect_url,
+    )  # fmt: skip
+
+
+def requested_answer(r: Request) -> RequestedAnswer:
+    """What a user said they had paid, as it is shown."""
+    return RequestedAnswer(
+        id=r.id, at=rfc3339(r.at), user_id=r.user_id, amount=r.amount or "0", reason=r.reason, reference=r.reference,
+        state="open" if r.is_open else "settled", payment_id=None if r.payment is None else r.payment.id,
     )  # fmt: skip
 
 

@@ -50,6 +50,10 @@ def table(access: Access, cashier: Cashier) -> list[Route]:
             "POST", "/v1/credits/request", money.request, user(), problem, payments.RequestAnswer, payments.RequestBody
         ),
         Route(
+            "GET", "/v1/credits/requests", money.requests, operator, problem, payments.RequestsAnswer, None,
+            payments.RequestsQuery,
+        ),
+        Route(
             "GET", "/v1/payments", money.payments, operator, problem, payments.PaymentsAnswer, None,
             payments.PaymentsQuery,
         ),

@@ -1,3 +1,6 @@
+-- What users ask for (`POST /v1/credits/request`), newest first.
+CREATE INDEX payment_events_by_claim ON payment_events (id) WHERE gateway = 'claim';
+
 -- Keys that sign tickets, their private halves encrypted. Each signs what is issued from its `signs_from` until that of
 -- the next; from `retired_at` on a key is not believed any more.
 CREATE TABLE signing_keys (
