@@ -246,9 +246,9 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """The answer's head is there, unless it is only a word in between."""
         status = self._parser.get_status_code()
-        if self._complete or 100 < status < 200 and status != 101 or status == 100:
+        if self._complete or (100 <= status < 200 and status != 101):
             return
-        if status < 200 or status == 101:
+        if status < 200:  # it speaks something else from here on, or nothing at all
             return self._end(Broken())
         said = {name: value for name, value in self._headers if name in (b"content-length", b"transfer-encoding")}
         empty = self._is_head or status in (204, 304)
