@@ -62,6 +62,7 @@ class Connection(asyncio.Protocol):
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._seconds: float | None = None
         self._head: Head | None = None
         self._status = b""
         self._headers: list[tuple[bytes, bytes]] = []
@@ -98,7 +99,8 @@ class Connection(asyncio.Protocol):
 
     def limit(self, seconds: float) -> None:
         """From now on, the answer must come within this time."""
-        if self._waiter is not None and self._timer is None and self._head is None:
+        self._seconds = seconds
+        if self._waiter is not None and self._timer is None:
             self._timer = self._loop.call_later(seconds, self._give_up)
 
     def available(self) -> bytes:
@@ -145,6 +147,7 @@ class Connection(asyncio.Protocol):
         if self._error is not None:
             raise self._error
         self._waiter = self._loop.create_future()
+        seconds = self._seconds if seconds is None else seconds
         if seconds is not None:
             self._timer = self._loop.call_later(seconds, self._give_up)
         try:

@@ -141,9 +141,9 @@ def _named(headers: Headers) -> set[bytes]:
     return {token.strip().lower() for token in b",".join(values).split(b",")} if values else set()
 
 
-def user_header(user_id: str) -> bytes:
-    """A user id as X-Pluct-User carries it: visible ASCII as it is, all else and % as percent-encoded UTF-8."""
-    return quote(user_id, safe="!\"#$&'()*+,/:;<=>?@[\\]^`{|}").encode()
+def header_text(value: str) -> bytes:
+    """A user id as a header carries it: visible ASCII as it is, all else and % as percent-encoded UTF-8."""
+    return quote(value, safe="!\"#$&'()*+,/:;<=>?@[\\]^`{|}").encode()
 
 
 def used(headers: Headers) -> bytes | None:

@@ -72,11 +72,11 @@ class NoAnswer(Exception):
 
 
 class Lost(Exception):
-    """There is no answer to a redemption. With a key, the ticket may have been redeemed under it all the same."""
+    """There is no answer to a redemption; if it was `sent`, the ticket may have been redeemed all the same."""
 
-    def __init__(self, key: str | None) -> None:
+    def __init__(self, sent: bool) -> None:
         super().__init__()
-        self.key = key
+        self.sent = sent
 
 
 class Desk:
@@ -84,16 +84,17 @@ class Desk:
 
     def __init__(self, origin: Origin, secret: str, seconds: float, new_key: Callable[[], str]) -> None:
         self._origin, self._seconds, self.new_key = origin, seconds, new_key
-        self._head = (
-            b"POST " + origin.path.replace(b"%", b"%%") + b"%b HTTP/1.1\r\nhost: " + origin.authority + b"\r\nauthorization: Bearer "
-            + secret.encode() + b"\r\nidempotency-key: %b\r\ncontent-length: %d\r\n\r\n%b"
+        self._start = b"POST " + origin.path
+        self._head = b" HTTP/1.1\r\nhost: %b\r\nauthorization: Bearer %b\r\nidempotency-key: " % (
+            origin.authority, secret.encode(),
         )  # fmt: skip
         self._known_until = 0.0
 
     async def ask(self, path: str, body: object, key: str) -> tuple[int, bytes]:
         """Ask once: a status and what was said. Raises `NoAnswer`."""
         content = _encode(body)
-        data = self._head % (path.encode(), key.encode(), len(content), content)
+        length = b"\r\ncontent-length: %d\r\n\r\n" % len(content)
+        data = b"".join((self._start, path.encode(), self._head, key.encode(), length, content))
         sent = False
         try:
             async with asyncio.timeout(self._seconds):
@@ -116,9 +117,9 @@ class Desk:
             raise NoAnswer(f"it answered {head.status}", sent=head.status != 429)
         return head.status, answer
 
-    async def redeem(self, token: str) -> Ticket:
+    async def redeem(self, token: str, key: str) -> Ticket:
         """Use a ticket. Raises the refusal, or `Lost` if there is no answer at all."""
-        key, sent, why = self.new_key(), False, ""
+        sent, why = False, ""
         for attempt in range(REDEEM_TRIES):
             if attempt:
                 await asyncio.sleep(pause_seconds(attempt))
@@ -127,7 +128,7 @@ class Desk:
             except NoAnswer as error:
                 sent, why = sent or error.sent, str(error)
         log.warning("the engine could not be asked to redeem a ticket: %s", why)
-        raise Lost(key if sent else None)
+        raise Lost(sent)
 
     async def redeem_once(self, token: str, key: str) -> Ticket:
         """Use a ticket. Raises the refusal, or `NoAnswer`."""

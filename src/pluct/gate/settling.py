@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from pluct.errors import PluctError
+from pluct.errors import Refusal, Unavailable
 from pluct.gate.redeeming import Desk, NoAnswer, Ticket, pause_seconds, problem_of
 
 log = logging.getLogger("pluct.gate")
@@ -99,8 +99,8 @@ class Settler:
             try:
                 ticket = await self._desk.redeem_once(token, key)
                 break
-            except NoAnswer:
+            except (NoAnswer, Unavailable):
                 continue
-            except PluctError:
+            except Refusal:
                 return  # it was not redeemed under this key, and will not be
         self.settle(ticket, Ending(void="The gate had no answer in time, and let nothing through."))
