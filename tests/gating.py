@@ -13,9 +13,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
-from conftest import Pluct, until
+from conftest import Pluct, served, until
 
 TOML = """
 [actions.transcribe]
@@ -254,12 +254,55 @@ class Till:
         return [entry["reason"] for entry in entries if entry.get("reason")]
 
 
+class World(NamedTuple):
+    """An engine, a backend, and a gate between them."""
+
+    engine: Pluct
+    till: Till
+    backend: Backend
+    gate: Gate
+
+    def ask(self, data: bytes) -> tuple[int, dict[str, list[str]], bytes]:
+        """What the gate itself answers."""
+        with self.gate.connect() as client:
+            client.send(data)
+            return client.answer()
+
+    def pass_through(self, data: bytes, answer: bytes) -> tuple[str, dict[str, list[str]]]:
+        """One request, answered by the backend: the head that it got."""
+        with self.gate.connect() as client:
+            client.send(data)
+            with self.backend.take() as wire:
+                got = wire.head()
+                wire.send(answer)
+            client.head()
+        return got
+
+
+@contextmanager
+def a_world(folder: Path, *options: str) -> Iterator[World]:
+    """All of it, with little patience."""
+    patience = ("--upstream-seconds", "1", "--client-seconds", "1", "--body-bytes-max", "1000000")
+    backend = Backend()
+    try:
+        with served(folder, TOML) as engine, gate_before(engine, backend.url, *patience, *options) as gate:
+            yield World(engine, Till(engine), backend, gate)
+    finally:
+        backend.close()
+
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi"
+
+
+def answered(status: str, *headers: str, body: bytes = b"") -> bytes:
+    """An answer of the backend, which hangs up after it."""
+    lines = [f"HTTP/1.1 {status}", "connection: close", *headers]
+    if not any(line.lower().startswith(("content-length", "transfer-encoding")) for line in headers):
+        lines.append(f"content-length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+
+
 def request(vended: dict[str, Any], first: str = "GET / HTTP/1.1", *headers: str, body: bytes = b"") -> bytes:
     """A request with this ticket."""
     lines = [first, "host: shop.example", f"authorization: Bearer {vended['token']}", *headers]
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
-
-
-def written(folder: Path) -> str:
-    """All that the gates of this folder have logged."""
-    return "".join(file.read_text() for file in sorted(folder.glob("gate-*.log")))

@@ -43,6 +43,11 @@ class Line:
         """Whether the client has gone away."""
         return self._cycle.disconnected
 
+    @property
+    def answering(self) -> bool:
+        """Whether the answer has begun and not ended."""
+        return self.started and not self._cycle.response_complete
+
     def whole_body(self) -> bytes | None:
         """The body, if all of it is there; None if the rest is to be received."""
         if self._cycle.more_body or self._cycle.waiting_for_100_continue:
@@ -141,6 +146,13 @@ class GateProtocol(OneWriteProtocol):
         """Read on, unless nothing more is wanted."""
         if not self._deaf:
             super().data_received(data)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP, unless it came after an answer had begun: that is broken off."""
+        if self._line is not None and self._line.answering:
+            self.transport.abort()
+        else:
+            super().send_400_response(msg)
 
     def linger(self) -> None:
         """Close in a moment; nothing that comes until then is looked at."""

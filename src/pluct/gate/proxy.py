@@ -237,6 +237,8 @@ class Passage:
         limits, body = self._gate.limits, self._line.whole_body()
         fresh = False
         while True:
+            if self._line.gone:
+                raise ClientGone
             connection = await self._gate.upstream.connection(fresh=fresh)
             try:
                 self._line.on_gone = partial(connection.fail, ClientGone())
