@@ -13,7 +13,7 @@ import msgspec
 
 from pluct.commands import Command, Expire
 from pluct.errors import Refusal
-from pluct.model import ApiKey, Checkout, Entry, Outcome, Payment, PaymentEvent, PaymentState, Ticket, Wallet
+from pluct.model import ApiKey, Checkout, Entry, Outcome, Payment, PaymentEvent, PaymentState, Session, Ticket, Wallet
 
 
 class Violation(msgspec.Struct, frozen=True):
@@ -149,6 +149,30 @@ class Store(Reads, Protocol):
 
     async def revoke_api_key(self, key_id: str, now: int) -> ApiKey | None:
         """Revoke a key for good; None if there is no such key."""
+        ...
+
+    async def session(self, hash: bytes) -> Session | None:
+        """The console's session with this hash."""
+        ...
+
+    async def add_session(self, session: Session) -> None:
+        """Keep a new session."""
+        ...
+
+    async def see_session(self, hash: bytes, now: int) -> None:
+        """Note that a session was used now."""
+        ...
+
+    async def end_session(self, hash: bytes) -> None:
+        """Forget a session."""
+        ...
+
+    async def end_sessions(self, seen_before: int) -> None:
+        """Forget the sessions that were last used before then."""
+        ...
+
+    async def find_users(self, prefix: str, limit: int) -> list[Wallet]:
+        """Wallets whose user id begins so, in the order of code points."""
         ...
 
     async def check(self, progress: Callable[[str, int, int], None]) -> list[Violation]:
