@@ -22,6 +22,7 @@ import uvloop
 from starlette.types import ASGIApp
 
 from pluct import ledger_copy
+from pluct.console.site import Console
 from pluct.engine import SWEEP_MAX, Engine
 from pluct.errors import PluctError, SetupError
 from pluct.observe import LogHandler, LogWriter, Observer, SharedCounts, write_lines
@@ -105,7 +106,8 @@ def build(settings: Settings, engine: Engine) -> ASGIApp:
                 with suppress(asyncio.CancelledError):
                     await task
 
-    return application(engine, Access(settings.user_auth, settings.webhook_secrets), lifespan)
+    console = Console(engine, now_ms, secure=settings.env == "production").router()
+    return application(engine, Access(settings.user_auth, settings.webhook_secrets), lifespan, console)
 
 
 async def _sweep(engine: Engine) -> None:

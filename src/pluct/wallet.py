@@ -173,7 +173,7 @@ class Draft:
             raise AmountTooLarge
 
     def require_seen(self, entries: int | None) -> None:
-        """Refuse what was decided over another state of the wallet: one with another number of entries, if any is named."""
+        """Refuse what a person decided when the wallet had another number of entries; None: no person did."""
         wallet = self.view.wallets.get(self.user_id)
         if entries is not None and entries != (0 if wallet is None else wallet.entries):
             raise Stale

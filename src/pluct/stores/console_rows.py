@@ -1,4 +1,4 @@
-"""What the console asks of a store: its sessions, and how people look for a user. The same queries over either database."""
+"""What the console asks of a store: its sessions, and finding users. The same queries over either database."""
 
 from typing import Any
 
@@ -44,7 +44,9 @@ class ConsoleRows:
     async def find_users(self, prefix: str, limit: int) -> list[Wallet]:
         """See `Store.find_users`: a walk along the key, in the order of code points."""
         beyond = _next_text(prefix)
-        condition, values = ("user_id >= $1", [prefix]) if beyond is None else ("user_id >= $1 AND user_id < $2", [prefix, beyond])
+        condition, values = (
+            ("user_id >= $1", [prefix]) if beyond is None else ("user_id >= $1 AND user_id < $2", [prefix, beyond])
+        )
         found = await self._rows(
             f"SELECT {rows.WALLET} FROM wallets WHERE {condition} ORDER BY user_id LIMIT ${len(values) + 1}",
             *values, limit,

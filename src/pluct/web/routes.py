@@ -46,8 +46,11 @@ def table(access: Access) -> list[Route]:
     ]  # fmt: skip
 
 
-def application(engine: Engine, access: Access, lifespan: Lifespan) -> ASGIApp:
-    """The whole site. Fixed addresses are looked up; those with an id in them go through Starlette's router."""
+def application(engine: Engine, access: Access, lifespan: Lifespan, console: ASGIApp) -> ASGIApp:
+    """The whole site, the console beside the routes.
+
+    Fixed addresses are looked up; those with an id in them go through Starlette's router.
+    """
     routes = table(access)
     routes += docs.routes(openapi(routes))
     by_path: dict[str, list[Route]] = {}
@@ -65,6 +68,8 @@ def application(engine: Engine, access: Access, lifespan: Lifespan) -> ASGIApp:
             app = fixed.get(scope["path"])
             if app is not None:
                 return app(scope, receive, send)
+            if scope["path"] == "/console" or scope["path"].startswith("/console/"):
+                return console(scope, receive, send)
             scope["path"] = scope["raw_path"].decode("latin-1")  # an id may have an escaped slash in it
         return router(scope, receive, send)
 
