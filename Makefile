@@ -5,11 +5,11 @@ STAMP := .venv/.installed
 
 setup: $(STAMP)
 
-$(STAMP): requirements-dev.lock pyproject.toml
+$(STAMP): requirements-dev.lock pyproject.toml verifier/pyproject.toml
 	test -x .venv/bin/python || python3 -m venv .venv
 	command -v uv >/dev/null 2>&1 || test -x .venv/bin/uv || .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps -r requirements-uv.lock
 	$(UV) pip install --quiet --python .venv/bin/python --require-hashes -r requirements-dev.lock
-	$(UV) pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
+	$(UV) pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable . --editable verifier
 	touch $(STAMP)
 
 run: setup

@@ -1,0 +1,140 @@
+"""Which tickets were accepted before: a list that forgets a ticket when it can no longer be valid, and never sooner.
+
+`mark` notes a ticket, or raises `TicketRefused` if it was noted before. Where a list is full it refuses new tickets and
+forgets none. What has been forgotten stays refused even if the clock is set back: a list remembers up to which end
+(`until`: a ticket's expiry and the leeway) it has forgotten, and takes no ticket that ends sooner.
+"""
+
+import asyncio
+import heapq
+import math
+import os
+import sqlite3
+import threading
+import uuid
+from pathlib import Path
+from typing import Any, Protocol
+
+from pluct_verifier.calls import PerLoop
+from pluct_verifier.tickets import TicketRefused
+
+SKEW_SECONDS = 60.0
+_BUSY_SECONDS = 5.0
+_REDIS_SECONDS = 2.0
+
+
+class Seen(Protocol):
+    """A list of the tickets that were accepted."""
+
+    async def mark(self, ticket_id: str, until: float, now: float, waiting: bool) -> None:
+        """Note a ticket that ends at `until`. Raises `TicketRefused` if it was noted before, or cannot be."""
+        ...
+
+
+class SeenMemory:
+    """The list of one process; gone when it ends."""
+
+    def __init__(self, size_max: int = 200_000) -> None:
+        self._size_max, self._lock, self._forgotten = size_max, threading.Lock(), 0.0
+        self._ids: set[str] = set()
+        self._ends: list[tuple[float, str]] = []  # a heap: the first to end is the first
+
+    async def mark(self, ticket_id: str, until: float, now: float, waiting: bool) -> None:
+        """Note a ticket."""
+        with self._lock:
+            while self._ends and self._ends[0][0] <= now:
+                self._forgotten, gone = heapq.heappop(self._ends)
+                self._ids.discard(gone)
+            _judge(ticket_id in self._ids, until <= self._forgotten, len(self._ids) >= self._size_max)
+            self._ids.add(ticket_id)
+            heapq.heappush(self._ends, (until, ticket_id))
+
+
+class SeenFile:
+    """The list of all processes of one machine: a SQLite file on a local disk. It survives crashes and power cuts."""
+
+    def __init__(self, path: str | Path, size_max: int = 1_000_000) -> None:
+        self._path, self._size_max, self._lock = path, size_max, threading.Lock()
+        self._opened: dict[int, sqlite3.Connection] = {}  # by process: none may use what was opened before a fork
+        self._connection()
+
+    def _connection(self) -> sqlite3.Connection:
+        if os.getpid() not in self._opened:
+            opened = sqlite3.connect(self._path, _BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            opened.executescript(_SCHEMA)
+            self._opened[os.getpid()] = opened
+        return self._opened[os.getpid()]
+
+    async def mark(self, ticket_id: str, until: float, now: float, waiting: bool) -> None:
+        """Note a ticket, on the disk."""
+        if waiting:
+            await asyncio.to_thread(self._mark, ticket_id, until, now)
+        else:
+            self._mark(ticket_id, until, now)
+
+    def _mark(self, ticket_id: str, until: float, now: float) -> None:
+        try:
+            with self._lock, self._connection() as connection:  # commits, or rolls back what was refused
+                ask = connection.execute
+                ask("BEGIN IMMEDIATE")
+                gone, last = ask("SELECT count(*), max(until) FROM seen WHERE until <= ?", (now,)).fetchone()
+                if gone:
+                    ask("DELETE FROM seen WHERE until <= ?", (now,))
+                    ask("UPDATE book SET size = size - ?, forgotten = max(forgotten, ?)", (gone, last))
+                size, forgotten = ask("SELECT size, forgotten FROM book").fetchone()
+                known = ask("SELECT 1 FROM seen WHERE id = ?", (ticket_id,)).fetchone() is not None
+                _judge(known, until <= forgotten, size >= self._size_max)
+                ask("INSERT INTO seen VALUES (?, ?)", (ticket_id, until))
+                ask("UPDATE book SET size = size + 1")
+        except sqlite3.Error as error:
+            raise TicketRefused("unavailable") from error
+
+
+_SCHEMA = """
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = FULL;
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS seen (id TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID, STRICT;
+CREATE INDEX IF NOT EXISTS seen_until ON seen (until);
+CREATE TABLE IF NOT EXISTS book (id INTEGER PRIMARY KEY CHECK (id = 1), size INTEGER NOT NULL, forgotten REAL NOT NULL);
+INSERT OR IGNORE INTO book VALUES (1, 0, 0);
+COMMIT;
+"""
+
+
+class SeenRedis:
+    """The list of many machines, in Redis 7 (or Valkey): as lasting as that is set up to be.
+
+    A mark is kept `skew_seconds` longer, because machines that share it need not agree on the time.
+    """
+
+    def __init__(self, url: str, skew_seconds: float = SKEW_SECONDS) -> None:
+        import redis
+        import redis.asyncio
+
+        limits: dict[str, Any] = {"socket_timeout": _REDIS_SECONDS, "socket_connect_timeout": _REDIS_SECONDS}
+        self._skew_seconds, self._errors = skew_seconds, (redis.RedisError, OSError)
+        self._blocking = redis.Redis.from_url(url, **limits)
+        self._waiting = PerLoop(lambda: redis.asyncio.Redis.from_url(url, **limits))
+
+    async def mark(self, ticket_id: str, until: float, now: float, waiting: bool) -> None:
+        """Note a ticket. The mark says whose it is: the client may send it again after a broken connection."""
+        key, ours = f"pluct:seen:{ticket_id}", uuid.uuid4().bytes
+        life = math.ceil((until - now + self._skew_seconds) * 1000)
+        try:
+            if waiting:
+                found = await self._waiting.get().set(key, ours, nx=True, px=life, get=True)
+            else:
+                found = self._blocking.set(key, ours, nx=True, px=life, get=True)
+        except self._errors as error:
+            raise TicketRefused("unavailable") from error
+        _judge(found not in (None, ours), False, False)
+
+
+def _judge(known: bool, forgotten: bool, full: bool) -> None:
+    if known:
+        raise TicketRefused("ticket_already_redeemed")
+    if forgotten:
+        raise TicketRefused("ticket_expired")
+    if full:
+        raise TicketRefused("seen_full")
