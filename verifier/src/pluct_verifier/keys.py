@@ -7,7 +7,7 @@ make a token fail, never choose how it is verified.
 import logging
 import re
 import threading
-import time
+from time import monotonic
 from typing import Any
 
 from joserfc.errors import JoseError
@@ -55,12 +55,12 @@ class KeySet:
 
     async def find(self, kid: str | None, waiting: bool) -> OKPKey:
         """The key of this id. An id that is not known has the set fetched, if that was not done just now."""
-        if kid not in self._keys or time.monotonic() >= self._known_until:
+        if kid not in self._keys or monotonic() >= self._known_until:
             await hold(self._lock, waiting)  # all who need the new set wait for the one who fetches it
             await self._refresh_and_release(waiting)
-        elif time.monotonic() >= self._fresh_until and self._lock.acquire(blocking=False):
+        elif monotonic() >= self._fresh_until and self._lock.acquire(blocking=False):
             await self._refresh_and_release(waiting)  # and meanwhile the others go on with the keys there are
-        if time.monotonic() >= self._known_until:
+        if monotonic() >= self._known_until:
             raise TicketRefused("unavailable", "The engine's keys cannot be fetched now; try again shortly.")
         if kid not in self._keys:
             raise TicketRefused("ticket_invalid", "The token is signed with a key the engine does not publish.")
@@ -68,7 +68,7 @@ class KeySet:
 
     async def _refresh_and_release(self, waiting: bool) -> None:
         try:
-            if (now := time.monotonic()) >= self._ask_after:
+            if (now := monotonic()) >= self._ask_after:
                 known = now < self._known_until
                 self._ask_after = now + (ASK_SECONDS_MIN if known else FIRST_ASK_SECONDS_MIN)
                 answer = await self._http.send(waiting, "GET", self._url)
