@@ -28,9 +28,7 @@ TICKET = Ticket("t-1", "amina", "read", 2, "premium", NOW, NOW, NOW + 60)
 
 def at(now: float, leeway_seconds: float = 30.0, **more: Any) -> Verifier:
     """A verifier whose clock stands at this time."""
-    return Verifier.offline(
-        audience="premium", secret=SECRET, leeway_seconds=leeway_seconds, clock=lambda: now, **more
-    )
+    return Verifier.offline(audience="premium", secret=SECRET, leeway_seconds=leeway_seconds, clock=lambda: now, **more)
 
 
 VERIFIER = at(NOW)
@@ -402,9 +400,7 @@ def test_3_10_a_name_is_said_once(again: str) -> None:
     """In claims and in headers: two readers must not read two things."""
     claims = json.dumps(CLAIMS)
     assert code(VERIFIER, signed(f"{claims[:-1]},{again}}}".encode())) == "ticket_invalid"
-    assert code(VERIFIER, signed(f"{{{again},{claims[1:]}".encode())) == (
-        "ticket_invalid"
-    )
+    assert code(VERIFIER, signed(f"{{{again},{claims[1:]}".encode())) == ("ticket_invalid")
     assert code(VERIFIER, signed(CLAIMS, b'{"alg":"none","alg":"HS256"}')) == "ticket_invalid"
     assert code(VERIFIER, signed(CLAIMS, b'{"alg":"HS256","\\u0061lg":"HS256"}')) == "ticket_invalid"
 

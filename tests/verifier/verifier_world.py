@@ -75,7 +75,9 @@ class Publisher:
             def do_GET(self) -> None:
                 publisher.asked.append(self.path)
                 publisher.open.wait(20)
-                body = publisher.answer if isinstance(publisher.answer, bytes) else json.dumps(publisher.answer).encode()
+                body = (
+                    publisher.answer if isinstance(publisher.answer, bytes) else json.dumps(publisher.answer).encode()
+                )
                 self.send_response(publisher.status)
                 self.send_header("cache-control", publisher.cache_control)
                 self.send_header("content-length", str(len(body)))

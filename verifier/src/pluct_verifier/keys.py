@@ -69,13 +69,12 @@ class KeySet:
     async def _refresh_and_release(self, waiting: bool) -> None:
         try:
             if (now := monotonic()) >= self._ask_after:
-                known = now < self._known_until
-                self._ask_after = now + (ASK_SECONDS_MIN if known else FIRST_ASK_SECONDS_MIN)
+                self._ask_after = now + (ASK_SECONDS_MIN if now < self._known_until else FIRST_ASK_SECONDS_MIN)
                 answer = await self._http.send(waiting, "GET", self._url)
                 self._keys = _keys(answer.raise_for_status().json())
                 said = re.search(r"max-age=(\d{1,9})", answer.headers.get("cache-control", ""))
                 self._fresh_until = now + min(float(said[1]) if said else FRESH_SECONDS_MAX, FRESH_SECONDS_MAX)
-                self._known_until = now + STALE_SECONDS_MAX
+                self._known_until, self._ask_after = now + STALE_SECONDS_MAX, now + ASK_SECONDS_MIN
         except (*self._http.errors, ValueError) as error:
             _log.warning("the engine's keys could not be fetched (%s)", type(error).__name__)
         finally:
