@@ -72,7 +72,7 @@ def test_keys_are_fetched_once_and_kept_while_they_are_fresh(
 
 @pytest.mark.parametrize(("said", "fresh"), [
     ("public, max-age=20", 20), ("max-age=86400", FRESH_SECONDS_MAX), ("", FRESH_SECONDS_MAX),
-    ("max-age=soon", FRESH_SECONDS_MAX), ("max-age=0", ASK_SECONDS_MIN),
+    ("max-age=soon", FRESH_SECONDS_MAX), ("max-age=0", FIRST_ASK_SECONDS_MIN),
 ])  # fmt: skip
 def test_the_answer_says_how_long_keys_are_fresh(
     verifier: Verifier, publisher: Publisher, seconds: Seconds, said: str, fresh: float

@@ -171,10 +171,10 @@ def test_3_1_a_key_set_verifies_eddsa_and_nothing_else(eddsa: Verifier, key: Key
 
 def test_3_2_only_two_algorithms_exist(publisher: Publisher) -> None:
     """HS256 for a secret, EdDSA for a key set; there is no setting for another, and no warning of the library's."""
-    for given, algorithm in ({"secret": SECRET}, "HS256"), ({"jwks_url": publisher.url}, "EdDSA"):
+    for keys, algorithm in ({"secret": SECRET}, "HS256"), ({"jwks_url": publisher.url}, "EdDSA"):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            verifier: Any = Verifier.offline(audience="premium", **given)
+            verifier: Any = Verifier.offline(audience="premium", **keys)
         assert verifier._keys.algorithm == verifier._algorithm.name == algorithm
     with pytest.raises(TypeError):
         Verifier.offline(audience="premium", secret=SECRET, algorithms=["none"])  # type: ignore[call-arg]
@@ -183,7 +183,7 @@ def test_3_2_only_two_algorithms_exist(publisher: Publisher) -> None:
 @pytest.mark.parametrize("given", [{}, {"secret": SECRET, "jwks_url": "https://engine.example/jwks.json"}])
 def test_3_2_a_verifier_has_one_kind_of_key(given: Any) -> None:
     """Neither none nor both."""
-    with pytest.raises(ValueError, match="either secret= .* or jwks_url="):
+    with pytest.raises(ValueError, match=r"either secret= .* or jwks_url="):
         Verifier.offline(audience="premium", **given)
 
 
@@ -428,7 +428,7 @@ def test_3_10_every_claim_is_there(claim: str) -> None:
 
 @pytest.mark.parametrize("typ", ["at+jwt", "JWS", "", None, 7, "jwt ", "application/jwt"])
 def test_3_11_a_token_of_another_type_is_refused(typ: Any) -> None:
-    """Tickets are `JWT`, for the contract with older backends says so; what says that it is something else is not one."""
+    """Tickets are `JWT`, for the contract with older backends says so; what says it is something else is none."""
     assert code(VERIFIER, signed(CLAIMS, HEADER | {"typ": typ})) == "ticket_invalid"
 
 

@@ -21,7 +21,7 @@ KEYS_MAX = 100
 FRESH_SECONDS_MAX = 300.0  # whatever the answer's max-age says
 STALE_SECONDS_MAX = 86_400.0  # how long keys are used that cannot be fetched again
 ASK_SECONDS_MIN = 10.0  # between two requests for the key set, whatever kids come
-FIRST_ASK_SECONDS_MIN = 1.0  # the same, while there is no key at all
+FIRST_ASK_SECONDS_MIN = 1.0  # the same, while there is no key at all, or max-age is as short
 
 _log = logging.getLogger("pluct_verifier")
 
@@ -73,8 +73,11 @@ class KeySet:
                 answer = await self._http.send(waiting, "GET", self._url)
                 self._keys = _keys(answer.raise_for_status().json())
                 said = re.search(r"max-age=(\d{1,9})", answer.headers.get("cache-control", ""))
-                self._fresh_until = now + min(float(said[1]) if said else FRESH_SECONDS_MAX, FRESH_SECONDS_MAX)
-                self._known_until, self._ask_after = now + STALE_SECONDS_MAX, now + ASK_SECONDS_MIN
+                fresh = min(
+                    max(float(said[1]), FIRST_ASK_SECONDS_MIN) if said else FRESH_SECONDS_MAX, FRESH_SECONDS_MAX
+                )
+                self._ask_after = now + min(fresh, ASK_SECONDS_MIN)
+                self._fresh_until, self._known_until = now + fresh, now + STALE_SECONDS_MAX
         except (*self._http.errors, ValueError) as error:
             _log.warning("the engine's keys could not be fetched (%s)", type(error).__name__)
         finally:
