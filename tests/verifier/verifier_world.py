@@ -5,7 +5,9 @@ import hmac
 import json
 import shutil
 import subprocess
+import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -129,3 +131,26 @@ def code(verifier: Verifier, token: Any) -> str:
     assert " " in str(refused.value)
     assert refused.value.status == (503 if refused.value.code in ("unavailable", "seen_full") else 401)
     return refused.value.code
+
+
+def presented(how: dict[str, Any], colour: str, token: str, processes: int = 4, times: int = 250) -> Counter[str]:
+    """What comes of it when several processes present one ticket many times each, all at once."""
+    command = [sys.executable, str(Path(__file__).parent / "present.py"), json.dumps(how), colour, str(times)]
+    running = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(processes)
+    ]
+    try:
+        for process in running:
+            assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        for process in running:
+            assert process.stdin is not None
+            process.stdin.write(token + "\n")
+            process.stdin.flush()
+        found: Counter[str] = Counter()
+        for process in running:
+            found += Counter(json.loads(process.communicate(timeout=60)[0]))
+        return found
+    finally:
+        for process in running:
+            process.kill()
+            process.communicate()

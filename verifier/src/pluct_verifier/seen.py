@@ -20,7 +20,9 @@ from pluct_verifier.tickets import TicketRefused
 
 SKEW_SECONDS = 60.0
 _BUSY_SECONDS = 5.0
-_REDIS_SECONDS = 2.0
+_REDIS_LIMITS: dict[str, Any] = {
+    "max_connections": 32, "timeout": 5, "socket_timeout": 2, "socket_connect_timeout": 2,
+}  # fmt: skip
 
 
 class Seen(Protocol):
@@ -112,10 +114,10 @@ class SeenRedis:
         import redis
         import redis.asyncio
 
-        limits: dict[str, Any] = {"socket_timeout": _REDIS_SECONDS, "socket_connect_timeout": _REDIS_SECONDS}
         self._skew_seconds, self._errors = skew_seconds, (redis.RedisError, OSError)
-        self._blocking = redis.Redis.from_url(url, **limits)
-        self._waiting = PerLoop(lambda: redis.asyncio.Redis.from_url(url, **limits))
+        self._blocking = redis.Redis(connection_pool=redis.BlockingConnectionPool.from_url(url, **_REDIS_LIMITS))
+        pool = redis.asyncio.BlockingConnectionPool
+        self._waiting = PerLoop(lambda: redis.asyncio.Redis(connection_pool=pool.from_url(url, **_REDIS_LIMITS)))
 
     async def mark(self, ticket_id: str, until: float, now: float, waiting: bool) -> None:
         """Note a ticket. The mark says whose it is: the client may send it again after a broken connection."""
