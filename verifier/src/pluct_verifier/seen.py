@@ -9,9 +9,12 @@ import asyncio
 import heapq
 import math
 import os
+import random
 import sqlite3
 import threading
+import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +23,7 @@ from pluct_verifier.tickets import TicketRefused
 
 SKEW_SECONDS = 60.0
 _BUSY_SECONDS = 5.0
+_POLL_SECONDS = 0.002
 _REDIS_LIMITS: dict[str, Any] = {
     "max_connections": 32, "timeout": 5, "socket_timeout": 2, "socket_connect_timeout": 2,
 }  # fmt: skip
@@ -62,8 +66,8 @@ class SeenFile:
 
     def _connection(self) -> sqlite3.Connection:
         if os.getpid() not in self._opened:
-            opened = sqlite3.connect(self._path, _BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-            opened.executescript(_SCHEMA)
+            opened = sqlite3.connect(self._path, 0.0, isolation_level=None, check_same_thread=False)
+            _patiently(lambda: opened.executescript(_SCHEMA))
             self._opened[os.getpid()] = opened
         return self._opened[os.getpid()]
 
@@ -78,7 +82,7 @@ class SeenFile:
         try:
             with self._lock, self._connection() as connection:  # commits, or rolls back what was refused
                 ask = connection.execute
-                ask("BEGIN IMMEDIATE")
+                _patiently(lambda: ask("BEGIN IMMEDIATE"))
                 gone, last = ask("SELECT count(*), max(until) FROM seen WHERE until <= ?", (now,)).fetchone()
                 if gone:
                     ask("DELETE FROM seen WHERE until <= ?", (now,))
@@ -90,6 +94,19 @@ class SeenFile:
                 ask("UPDATE book SET size = size + 1")
         except sqlite3.Error as error:
             raise TicketRefused("unavailable") from error
+
+
+def _patiently(lock: Callable[[], object]) -> None:
+    """Wait for the file's one write lock. SQLite's own way of waiting lets busy neighbours starve each other."""
+    end = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            lock()
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+        time.sleep(random.uniform(0, _POLL_SECONDS))
 
 
 _SCHEMA = """
