@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, finalize
 
 if TYPE_CHECKING:
     import httpx
@@ -69,6 +69,7 @@ class Http:
         import httpx
 
         self._blocking = httpx.Client(headers=headers, timeout=TIMEOUT_SECONDS)
+        finalize(self, self._blocking.close)
         self._waiting = PerLoop(lambda: httpx.AsyncClient(headers=headers, timeout=TIMEOUT_SECONDS))
         self.errors = (httpx.HTTPError, httpx.InvalidURL)
 

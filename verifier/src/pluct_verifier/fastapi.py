@@ -8,6 +8,8 @@ from pluct_verifier.answers import answer, bearer
 from pluct_verifier.tickets import Ticket, TicketRefused
 from pluct_verifier.verifier import Verifier
 
+__all__ = ["Ticket", "TicketRequired", "Verifier"]
+
 
 class _Refused(HTTPException):
     """Answered in full by an app that `TicketRequired` was given; by any other with `detail` alone."""
