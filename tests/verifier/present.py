@@ -60,7 +60,7 @@ def endlessly(path: str) -> None:
     """Mark tickets in a file for as long as this process lives."""
     seen = SeenFile(path)
     for number in count():
-        done(seen.mark(f"{os.getpid()}-{number}", time.time() + 600, time.time(), False))
+        done(seen.mark(f"{os.getpid()}-{number}", int(time.time()) + 600, time.time(), False))
         print(number, flush=True)
 
 

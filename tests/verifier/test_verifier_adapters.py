@@ -202,7 +202,8 @@ def test_a_ticket_opens_the_door_once(app: Callable[[Verifier], Ask]) -> None:
     (None, "ticket_missing"), ("Bearer", "ticket_missing"), ("Bearer ", "ticket_missing"),
     ("Basic YTpi", "ticket_missing"), ("Token x", "ticket_missing"), ("Bearer x", "ticket_invalid"),
     ("Bearer a.b.c", "ticket_invalid"), ("Bearer " + "x" * 9_000, "ticket_invalid"),
-    ("Bearer " + signed(CLAIMS | {"iat": 1, "nbf": 1, "exp": 2}), "ticket_expired"), ("Bearer \xff.\xff.\xff", "ticket_invalid"),
+    ("Bearer " + signed(CLAIMS | {"iat": 1, "nbf": 1, "exp": 2}), "ticket_expired"),
+    ("Bearer \xff.\xff.\xff", "ticket_invalid"),
 ])  # fmt: skip
 def test_without_a_good_ticket_it_stays_shut(
     app: Callable[[Verifier], Ask], authorization: str | None, expected: str

@@ -206,6 +206,16 @@ def test_what_was_forgotten_stays_refused_when_the_clock_is_set_back(make: Make)
         assert code(once(make(), clock), token("a")) == "ticket_expired"
 
 
+def test_verifiers_with_other_leeways_may_share_a_list(make: Make) -> None:
+    """What one of them has forgotten as too old is not new to a more patient one."""
+    clock, seen = Clock(), make()
+    patient, strict = once(seen, clock), once(seen, clock, leeway_seconds=0)
+    strict.accept(token("a"))
+    clock.now = NOW + 60
+    strict.accept(token("b", exp=NOW + 120))  # and with it, "a" is forgotten
+    assert code(strict, token("a")) == code(patient, token("a")) == "ticket_expired"
+
+
 def test_a_ticket_that_ends_while_the_list_is_asked_is_refused() -> None:
     """The list may have forgotten it by then."""
     times = iter([NOW + 89.9, NOW + 90])
@@ -228,21 +238,21 @@ import os, sys
 from pluct_verifier import SeenFile, TicketRefused
 from pluct_verifier.calls import done
 seen = SeenFile(sys.argv[1])
-done(seen.mark("parent", 100.0, 0.0, False))
+done(seen.mark("parent", 100, 0.0, False))
 children = []
 for number in range(4):
     if (child := os.fork()) == 0:
         refused = 0
         for ticket in ["parent", "child"]:
             try:
-                done(seen.mark(ticket, 100.0, 0.0, False))
+                done(seen.mark(ticket, 100, 0.0, False))
             except TicketRefused as why:
                 assert why.code == "ticket_already_redeemed"
                 refused += 1
         os._exit(refused)
     children.append(child)
 print(sorted(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children))
-done(seen.mark("after", 100.0, 0.0, False))
+done(seen.mark("after", 100, 0.0, False))
 """
     said = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path / "seen.db")],
@@ -274,8 +284,8 @@ def test_kill_9_in_the_middle_of_writing(tmp_path: Path) -> None:
         seen, now = SeenFile(path), time.time()
         for ticket_id in [*chance.sample(noted, 50), *last]:
             with pytest.raises(TicketRefused, match="redeemed before"):
-                done(seen.mark(ticket_id, now + 600, now, False))
-        done(seen.mark(f"new {len(noted)}", now + 600, now, False))
+                done(seen.mark(ticket_id, int(now) + 600, now, False))
+        done(seen.mark(f"new {len(noted)}", int(now) + 600, now, False))
         with closing(sqlite3.connect(path)) as looking:
             assert looking.execute("PRAGMA integrity_check").fetchone() == ("ok",)
             (size,) = looking.execute("SELECT size FROM book").fetchone()

@@ -12,6 +12,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.decorators import sync_and_async_middleware
 
 from pluct_verifier.answers import answer, bearer
+from pluct_verifier.calls import done
 from pluct_verifier.tickets import TicketRefused
 from pluct_verifier.verifier import Verifier
 
@@ -21,28 +22,23 @@ View = Callable[..., Any]
 def ticket_required(verifier: Verifier, under: str = "") -> Callable[[View], View]:
     """Let a request through only with a good ticket, if its path begins with `under`."""
 
-    def refuse(refused: TicketRefused) -> Any:
-        body, status, headers = answer(refused)
-        return HttpResponse(body, status=status, headers=headers)
+    async def refusal(request: HttpRequest, waiting: bool) -> Any:
+        try:
+            if request.path_info.startswith(under):
+                token = bearer(request.headers.get("Authorization"))
+                request.ticket = await verifier.accept_async(token) if waiting else verifier.accept(token)
+        except TicketRefused as refused:
+            body, status, headers = answer(refused)
+            return HttpResponse(body, status=status, headers=headers)
 
     def guard(view: View) -> View:
         @wraps(view)
         def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-            try:
-                if request.path_info.startswith(under):
-                    request.ticket = verifier.accept(bearer(request.headers.get("Authorization")))
-            except TicketRefused as refused:
-                return refuse(refused)
-            return view(request, *args, **kwargs)
+            return done(refusal(request, False)) or view(request, *args, **kwargs)
 
         @wraps(view)
         async def guarded_async(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-            try:
-                if request.path_info.startswith(under):
-                    request.ticket = await verifier.accept_async(bearer(request.headers.get("Authorization")))
-            except TicketRefused as refused:
-                return refuse(refused)
-            return await view(request, *args, **kwargs)
+            return await refusal(request, True) or await view(request, *args, **kwargs)
 
         return guarded_async if iscoroutinefunction(view) else guarded
 

@@ -1,8 +1,8 @@
 """Which tickets were accepted before: a list that forgets a ticket when it can no longer be valid, and never sooner.
 
 `mark` notes a ticket, or raises `TicketRefused` if it was noted before. Where a list is full it refuses new tickets and
-forgets none. What has been forgotten stays refused even if the clock is set back: a list remembers up to which end
-(`until`: a ticket's expiry and the leeway) it has forgotten, and takes no ticket that ends sooner.
+forgets none. What has been forgotten stays refused, even if the clock is set back or another verifier has a longer
+leeway: a list remembers up to which end it has forgotten, and takes no ticket that ends sooner.
 """
 
 import asyncio
@@ -32,8 +32,11 @@ _REDIS_LIMITS: dict[str, Any] = {
 class Seen(Protocol):
     """A list of the tickets that were accepted."""
 
-    async def mark(self, ticket_id: str, until: float, now: float, waiting: bool) -> None:
-        """Note a ticket that ends at `until`. Raises `TicketRefused` if it was noted before, or cannot be."""
+    async def mark(self, ticket_id: str, ends: int, over: float, waiting: bool) -> None:
+        """Note a ticket that ends (`exp`) then; what ended by `over` is not valid even with the leeway.
+
+        Raises `TicketRefused` if it was noted before, or cannot be.
+        """
         ...
 
 
@@ -41,19 +44,19 @@ class SeenMemory:
     """The list of one process; gone when it ends."""
 
     def __init__(self, size_max: int = 200_000) -> None:
-        self._size_max, self._lock, self._forgotten = size_max, threading.Lock(), 0.0
+        self._size_max, self._lock, self._forgotten = size_max, threading.Lock(), 0
         self._ids: set[str] = set()
-        self._ends: list[tuple[float, str]] = []  # a heap: the first to end is the first
+        self._ends: list[tuple[int, str]] = []  # a heap: the first to end is the first
 
-    async def mark(self, ticket_id: str, until: float, now: float, waiting: bool) -> None:
+    async def mark(self, ticket_id: str, ends: int, over: float, waiting: bool) -> None:
         """Note a ticket."""
         with self._lock:
-            while self._ends and self._ends[0][0] <= now:
+            while self._ends and self._ends[0][0] <= over:
                 self._forgotten, gone = heapq.heappop(self._ends)
                 self._ids.discard(gone)
-            _judge(ticket_id in self._ids, until <= self._forgotten, len(self._ids) >= self._size_max)
+            _judge(ticket_id in self._ids, ends <= self._forgotten, len(self._ids) >= self._size_max)
             self._ids.add(ticket_id)
-            heapq.heappush(self._ends, (until, ticket_id))
+            heapq.heappush(self._ends, (ends, ticket_id))
 
 
 class SeenFile:
@@ -71,26 +74,26 @@ class SeenFile:
             self._opened[os.getpid()] = opened
         return self._opened[os.getpid()]
 
-    async def mark(self, ticket_id: str, until: float, now: float, waiting: bool) -> None:
+    async def mark(self, ticket_id: str, ends: int, over: float, waiting: bool) -> None:
         """Note a ticket, on the disk."""
         if waiting:
-            await asyncio.to_thread(self._mark, ticket_id, until, now)
+            await asyncio.to_thread(self._mark, ticket_id, ends, over)
         else:
-            self._mark(ticket_id, until, now)
+            self._mark(ticket_id, ends, over)
 
-    def _mark(self, ticket_id: str, until: float, now: float) -> None:
+    def _mark(self, ticket_id: str, ends: int, over: float) -> None:
         try:
             with self._lock, self._connection() as connection:  # commits, or rolls back what was refused
                 ask = connection.execute
                 _patiently(lambda: ask("BEGIN IMMEDIATE"))
-                gone, last = ask("SELECT count(*), max(until) FROM seen WHERE until <= ?", (now,)).fetchone()
+                gone, last = ask("SELECT count(*), max(ends) FROM seen WHERE ends <= ?", (over,)).fetchone()
                 if gone:
-                    ask("DELETE FROM seen WHERE until <= ?", (now,))
+                    ask("DELETE FROM seen WHERE ends <= ?", (over,))
                     ask("UPDATE book SET size = size - ?, forgotten = max(forgotten, ?)", (gone, last))
                 size, forgotten = ask("SELECT size, forgotten FROM book").fetchone()
                 known = ask("SELECT 1 FROM seen WHERE id = ?", (ticket_id,)).fetchone() is not None
-                _judge(known, until <= forgotten, size >= self._size_max)
-                ask("INSERT INTO seen VALUES (?, ?)", (ticket_id, until))
+                _judge(known, ends <= forgotten, size >= self._size_max)
+                ask("INSERT INTO seen VALUES (?, ?)", (ticket_id, ends))
                 ask("UPDATE book SET size = size + 1")
         except sqlite3.Error as error:
             raise TicketRefused("unavailable") from error
@@ -113,9 +116,9 @@ _SCHEMA = """
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = FULL;
 BEGIN IMMEDIATE;
-CREATE TABLE IF NOT EXISTS seen (id TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID, STRICT;
-CREATE INDEX IF NOT EXISTS seen_until ON seen (until);
-CREATE TABLE IF NOT EXISTS book (id INTEGER PRIMARY KEY CHECK (id = 1), size INTEGER NOT NULL, forgotten REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS seen (id TEXT PRIMARY KEY, ends INTEGER NOT NULL) WITHOUT ROWID, STRICT;
+CREATE INDEX IF NOT EXISTS seen_ends ON seen (ends);
+CREATE TABLE IF NOT EXISTS book (id INTEGER PRIMARY KEY, size INTEGER NOT NULL, forgotten INTEGER NOT NULL) STRICT;
 INSERT OR IGNORE INTO book VALUES (1, 0, 0);
 COMMIT;
 """
@@ -136,10 +139,10 @@ class SeenRedis:
         pool = redis.asyncio.BlockingConnectionPool
         self._waiting = PerLoop(lambda: redis.asyncio.Redis(connection_pool=pool.from_url(url, **_REDIS_LIMITS)))
 
-    async def mark(self, ticket_id: str, until: float, now: float, waiting: bool) -> None:
+    async def mark(self, ticket_id: str, ends: int, over: float, waiting: bool) -> None:
         """Note a ticket. The mark says whose it is: the client may send it again after a broken connection."""
         key, ours = f"pluct:seen:{ticket_id}", uuid.uuid4().bytes
-        life = math.ceil((until - now + self._skew_seconds) * 1000)
+        life = math.ceil((ends - over + self._skew_seconds) * 1000)
         try:
             if waiting:
                 found = await self._waiting.get().set(key, ours, nx=True, px=life, get=True)

@@ -78,17 +78,21 @@ class _LocalVerifier(Verifier):
             raise TicketRefused("ticket_invalid", "The token's signature is not good.")
         if len(self._headers) < HEADERS_MAX:
             self._headers[header] = kid
-        ticket, now = ticket_of(payload, self._audience, self._action), self._clock()
-        until = ticket.expires_at + self._leeway
-        if now >= until:
-            raise TicketRefused("ticket_expired")
-        if now < max(ticket.issued_at, ticket.starts_at) - self._leeway:
-            raise TicketRefused("ticket_not_yet_valid")
+        ticket = ticket_of(payload, self._audience, self._action)
+        over = self._over(ticket)
         if self._seen is not None:
-            await self._seen.mark(ticket.id, until, now, waiting)
-            if self._clock() >= until:  # the list took its time, and may have forgotten the ticket meanwhile
-                raise TicketRefused("ticket_expired")
+            await self._seen.mark(ticket.id, ticket.expires_at, over, waiting)
+            self._over(ticket)  # once more: the list took its time, and may have forgotten the ticket meanwhile
         return ticket
+
+    def _over(self, ticket: Ticket) -> float:
+        """What ended by then is over, leeway and all; `ticket` must not be, and have begun."""
+        now = self._clock()
+        if ticket.expires_at <= now - self._leeway:
+            raise TicketRefused("ticket_expired")
+        if max(ticket.issued_at, ticket.starts_at) > now + self._leeway:
+            raise TicketRefused("ticket_not_yet_valid")
+        return now - self._leeway
 
 
 class Settlement(NamedTuple):
