@@ -24,7 +24,7 @@ check: setup
 	.venv/bin/mypy
 
 bench: setup
-	PYTHONPATH=tests .venv/bin/python -m bench
+	PYTHONPATH=tests:tests/verifier .venv/bin/python -m bench
 
 coverage: setup
 	.venv/bin/python -m coverage run -m pytest -q tests/test_ledger.py tests/test_payments.py tests/test_clawback.py tests/test_commands.py tests/test_tickets.py tests/test_histories.py -k "not in_sqlite and not in_postgresql"

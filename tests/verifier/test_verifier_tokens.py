@@ -294,7 +294,7 @@ def test_3_7_header_and_claims_are_utf_8(encoding: str) -> None:
 @pytest.mark.parametrize(
     "body",
     [b"\xff\xfe", b'{"sub":"\xc0\xaf"}', b"", b"[]", b'"text"', b"7", b"null", b"{", b"{'sub':1}", b"[" * 6000,
-     b'{"a":' * 1000 + b"1" + b"}" * 1000, b"9" * 5000],
+     b'{"a":' * 1000 + b"1" + b"}" * 1000, b"9" * 5000, json.dumps(CLAIMS | {"x": float("nan")}).encode()],
 )  # fmt: skip
 def test_3_7_what_is_no_json_object_is_refused(body: bytes) -> None:
     """However it fails to be one."""
