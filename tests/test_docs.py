@@ -34,7 +34,7 @@ SETTINGS = (ROOT / "docs" / "settings.md").read_text("utf-8")
 README = (ROOT / "README.md").read_text("utf-8")
 FOLDERS = ("docs", "src", "tests", "bench", ".ci")
 ROUTES = [*table(Access("token", ("secret",)), None), *docs.routes({})]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "verifier").glob("*.md")])
 
 
 def sections(page: str) -> dict[str, str]:

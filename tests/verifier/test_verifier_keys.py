@@ -82,12 +82,13 @@ def test_the_answer_says_how_long_keys_are_fresh(
     publisher.publish(key)
     publisher.cache_control = said
     verifier.accept(key.sign())
-    seconds.move(fresh - 0.1)
-    verifier.accept(key.sign())
-    assert len(publisher.asked) == 1
-    seconds.move(0.1)
-    verifier.accept(key.sign())
-    assert len(publisher.asked) == 2
+    for times in (1, 2, 3):
+        seconds.move(fresh - 0.1)
+        verifier.accept(key.sign())
+        assert len(publisher.asked) == times
+        seconds.move(0.1)
+        verifier.accept(key.sign())
+        assert len(publisher.asked) == times + 1
 
 
 def test_an_unknown_kid_has_the_keys_fetched_once_an_interval(
@@ -97,7 +98,10 @@ def test_an_unknown_kid_has_the_keys_fetched_once_an_interval(
     key = Key("k1")
     publisher.publish(key)
     verifier.accept(key.sign())
-    seconds.move(ASK_SECONDS_MIN)
+    seconds.move(ASK_SECONDS_MIN - 0.1)
+    assert code(verifier, Key("made up").sign()) == "ticket_invalid"
+    assert len(publisher.asked) == 1
+    seconds.move(0.1)
     for number in range(50):
         assert code(verifier, Key(f"made up {number}").sign()) == "ticket_invalid"
         verifier.accept(key.sign())
@@ -180,6 +184,22 @@ def test_an_outage_of_the_engine_stops_nobody(
         seconds.move(ASK_SECONDS_MIN)
         verifier.accept(key.sign())
         own.close()
+
+
+def test_an_engine_that_is_away_is_asked_once_in_ten_seconds(
+    verifier: Verifier, publisher: Publisher, seconds: Seconds
+) -> None:
+    """However many tickets come, and however old the keys are."""
+    key = Key("k1")
+    publisher.publish(key)
+    verifier.accept(key.sign())
+    publisher.status = 503
+    seconds.move(300)
+    for times in (2, 3, 4):
+        for _ in range(10):
+            verifier.accept(key.sign())
+            seconds.move(ASK_SECONDS_MIN / 10)
+        assert len(publisher.asked) == times
 
 
 def test_without_any_key_a_ticket_is_not_called_bad(verifier: Verifier, publisher: Publisher, seconds: Seconds) -> None:

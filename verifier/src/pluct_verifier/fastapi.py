@@ -1,6 +1,6 @@
 """FastAPI: `TicketRequired(verifier, app)` is a dependency whose value is the ticket."""
 
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.openapi.models import HTTPBearer
 from fastapi.security.base import SecurityBase
 
@@ -8,7 +8,7 @@ from pluct_verifier.answers import answer, bearer
 from pluct_verifier.tickets import Ticket, TicketRefused
 from pluct_verifier.verifier import Verifier
 
-__all__ = ["Ticket", "TicketRequired", "Verifier"]
+__all__ = ["Depends", "Ticket", "TicketRequired", "Verifier"]
 
 
 class _Refused(HTTPException):

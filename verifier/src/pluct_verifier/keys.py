@@ -55,7 +55,7 @@ class KeySet:
 
     async def find(self, kid: str | None, waiting: bool) -> OKPKey:
         """The key of this id. An id that is not known has the set fetched, if that was not done just now."""
-        if kid not in self._keys or monotonic() >= self._known_until:
+        if kid not in self._keys:
             await hold(self._lock, waiting)  # all who need the new set wait for the one who fetches it
             await self._refresh_and_release(waiting)
         elif monotonic() >= self._fresh_until and self._lock.acquire(blocking=False):
