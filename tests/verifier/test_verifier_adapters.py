@@ -143,7 +143,8 @@ guarding.sync_capable = guarding.async_capable = True  # type: ignore[attr-defin
 
 def in_django(guard: Verifier, colour: str = "sync", how: str = "decorator", where: str = "paid") -> Ask:
     def view(request: HttpRequest) -> JsonResponse:
-        return JsonResponse({"user": request.ticket.user_id if hasattr(request, "ticket") else None})  # type: ignore[attr-defined]
+        ticket = getattr(request, "ticket", None)
+        return JsonResponse({"user": ticket and ticket.user_id})
 
     async def view_async(request: HttpRequest) -> JsonResponse:
         return view(request)

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,11 @@ def held(engine: Pluct, user: str) -> int:
     """What open tickets of the user reserve."""
     found: int = engine.client.get("/v1/credits/balance", params={"userId": user}).json()["held"]
     return found
+
+
+def is_now(engine: Pluct, ticket_id: str, key: dict[str, str], state: str) -> bool:
+    """Whether a ticket is in this state."""
+    return bool(engine.client.get(f"/v1/tickets/{ticket_id}", headers=key).json()["state"] == state)
 
 
 @asynccontextmanager
@@ -260,8 +266,7 @@ def test_an_answer_that_was_lost_is_asked_for_again(engine: Pluct, network: Netw
         ):  # fmt: skip
             answered = pool.submit(step)
             until(lambda: network.stopped)
-            path = f"/v1/tickets/{ticket_id}"
-            until(lambda path=path, state=state: engine.client.get(path, headers=operator).json()["state"] == state)  # type: ignore[misc]
+            until(partial(is_now, engine, ticket_id, operator, state))
             network.cut()
             network.go_on()
             answered.result()
