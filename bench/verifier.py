@@ -19,6 +19,7 @@ from bench.harness import Bench, Figures
 from bench.ledgers import funded
 from conftest import JWT_SECRET
 from pluct_verifier import SeenFile, SeenMemory, SeenRedis, Verifier
+from pluct_verifier.seen import Seen
 from verifier_world import Key, Publisher, running_redis, signed
 
 TOKENS = 4_000
@@ -52,7 +53,11 @@ def verify(bench: Bench) -> None:
         engine = stack.enter_context(servers.pluct(funded(bench.place("redeem"), 100)))
         secret: dict[str, Any] = {"audience": "premium", "secret": JWT_SECRET}
         hs256, eddsa = Verifier.offline(**secret), Verifier.offline(audience="premium", jwks_url=publisher.url)
-        stores = {"memory": SeenMemory(10**7), "a file": SeenFile(place / "seen.db"), "Redis": SeenRedis(url)}
+        stores: dict[str, Seen] = {
+            "memory": SeenMemory(10**7),
+            "a file": SeenFile(place / "seen.db"),
+            "Redis": SeenRedis(url),
+        }
         once = {name: Verifier.once(seen=seen, **secret) for name, seen in stores.items()}
         strict = Verifier.strict(engine=engine.url, key=_service_key(bench.folder / "redeem"), audience="premium")
         private, message = Ed25519PrivateKey.generate(), b"x" * 300

@@ -163,7 +163,7 @@ def in_django(guard: Verifier, colour: str = "sync", how: str = "decorator", whe
             if colour == "sync":
                 answer: Any = Client(headers=headers).get("/" + where)
             else:
-                answer = asyncio.run(AsyncClient().get("/" + where, headers=headers))  # type: ignore[arg-type]
+                answer = asyncio.run(AsyncClient().get("/" + where, headers=headers))
         return answer.status_code, {name.lower(): value for name, value in answer.headers.items()}, answer.json()
 
     return ask
@@ -177,7 +177,7 @@ APPS: dict[str, Callable[[Verifier], Ask]] = {
 }  # fmt: skip
 
 
-@pytest.fixture(params=APPS.values(), ids=APPS)
+@pytest.fixture(params=[*APPS.values()], ids=[*APPS])
 def app(request: pytest.FixtureRequest) -> Callable[[Verifier], Ask]:
     """A maker of an app in each framework."""
     found: Callable[[Verifier], Ask] = request.param

@@ -172,7 +172,8 @@ def test_3_1_a_key_set_verifies_eddsa_and_nothing_else(eddsa: Verifier, key: Key
 
 def test_3_2_only_two_algorithms_exist(publisher: Publisher) -> None:
     """HS256 for a secret, EdDSA for a key set; there is no setting for another, and no warning of the library's."""
-    for keys, algorithm in ({"secret": SECRET}, "HS256"), ({"jwks_url": publisher.url}, "EdDSA"):
+    each: list[tuple[Any, str]] = [({"secret": SECRET}, "HS256"), ({"jwks_url": publisher.url}, "EdDSA")]
+    for keys, algorithm in each:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             verifier: Any = Verifier.offline(audience="premium", **keys)

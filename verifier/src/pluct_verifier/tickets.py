@@ -29,7 +29,7 @@ class TicketRefused(Exception):
     """No. `code` says why to programs, `str()` to people; `status` is HTTP's: 401, or 503 for "ask again"."""
 
     def __init__(self, code: str, sentence: str | None = None) -> None:
-        super().__init__(sentence or SENTENCES[code])
+        super().__init__(sentence or SENTENCES.get(code, "The ticket is refused."))
         self.code = code
         self.status = 503 if code in ("unavailable", "seen_full") else 401
 
