@@ -14,6 +14,7 @@ import pytest
 from conftest import JWT_SECRET, Pluct, served, until
 from network import Network
 from pluct_verifier import SeenMemory, Settlement, StrictVerifier, TicketRefused, Verifier
+from pluct_verifier.keys import ASK_SECONDS_MIN
 from verifier_world import code, part, presented, signed
 
 pytestmark = pytest.mark.anyio
@@ -335,3 +336,28 @@ def test_a_ticket_is_redeemed_in_one_round_trip(engine: Pluct, strict: StrictVer
     pool: Any = strict._http._blocking._transport._pool  # type: ignore[attr-defined]
     assert len(pool.connections) == 1
     assert engine.log.count('"/v1/tickets/redeem"') >= 3
+
+
+# The engine's published keys
+
+
+def test_the_engine_s_keys_are_followed_when_one_is_retired(make_pluct: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tickets signed with EdDSA pass by the published set, those of the next key too; those of a retired one no more."""
+    pytest.importorskip("pluct.signing")
+    moved = [0.0]
+    monkeypatch.setattr("pluct_verifier.keys.monotonic", lambda: time.monotonic() + moved[0])
+    pluct = make_pluct("eddsa", PLUCT_SIGNING="EdDSA")
+    pluct.start()
+    url = f"{pluct.url}/.well-known/jwks.json"
+    verifier = Verifier.offline(audience="premium", jwks_url=url)
+    user, token = vended(pluct, "default")
+    assert verifier.accept(token).user_id == user
+    kid = pluct.client.get(url).json()["keys"][0]["kid"]
+    pluct.run("signing-keys", "rotate")
+    assert verifier.accept(vended(pluct, "default")[1]).action == "default"
+    pluct.run("signing-keys", "retire", kid)
+    until(lambda: kid not in [key["kid"] for key in pluct.client.get(url).json()["keys"]], 10)
+    moved[0] = ASK_SECONDS_MIN
+    user, new = vended(pluct, "default")
+    assert verifier.accept(new).user_id == user
+    assert code(verifier, token) == "ticket_invalid"
