@@ -50,7 +50,7 @@ class KeySet:
         if not re.match(r"https?://[^/]", url):
             raise ValueError("jwks_url must be the address of a key set: https://…/.well-known/jwks.json")
         self._url, self._http, self._lock = url, Http({}), threading.Lock()
-        self._keys: dict[str, OKPKey] = {}
+        self._keys: dict[str | None, OKPKey] = {}
         self._fresh_until = self._known_until = self._ask_after = 0.0
 
     async def find(self, kid: str | None, waiting: bool) -> OKPKey:
@@ -62,9 +62,9 @@ class KeySet:
             await self._refresh_and_release(waiting)  # and meanwhile the others go on with the keys there are
         if monotonic() >= self._known_until:
             raise TicketRefused("unavailable", "The engine's keys cannot be fetched now; try again shortly.")
-        if kid not in self._keys:
+        if (key := self._keys.get(kid)) is None:
             raise TicketRefused("ticket_invalid", "The token is signed with a key the engine does not publish.")
-        return self._keys[kid]
+        return key
 
     async def _refresh_and_release(self, waiting: bool) -> None:
         try:
@@ -84,11 +84,11 @@ class KeySet:
             self._lock.release()
 
 
-def _keys(published: Any) -> dict[str, OKPKey]:
+def _keys(published: Any) -> dict[str | None, OKPKey]:
     """The keys of a set by id; those of other kinds are left out (RFC 7517, section 5)."""
     if not isinstance(published, dict) or not isinstance(published.get("keys"), list):
         raise ValueError("no key set")
-    found = {}
+    found: dict[str | None, OKPKey] = {}
     for key in published["keys"][:KEYS_MAX]:
         try:
             kind = key["kty"], key.get("crv"), key.get("alg", "EdDSA"), key.get("use", "sig")

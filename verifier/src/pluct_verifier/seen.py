@@ -141,7 +141,7 @@ class SeenRedis:
 
     async def mark(self, ticket_id: str, ends: int, over: float, waiting: bool) -> None:
         """Note a ticket. The mark says whose it is: the client may send it again after a broken connection."""
-        key, ours = f"pluct:seen:{ticket_id}", uuid.uuid4().bytes
+        key, ours = f"pluct:seen:{ticket_id}", uuid.uuid4().hex
         life = math.ceil((ends - over + self._skew_seconds) * 1000)
         try:
             if waiting:
@@ -150,7 +150,7 @@ class SeenRedis:
                 found = self._blocking.set(key, ours, nx=True, px=life, get=True)
         except self._errors as error:
             raise TicketRefused("unavailable") from error
-        _judge(found not in (None, ours), False, False)
+        _judge(found not in (None, ours, ours.encode()), False, False)
 
 
 def _judge(known: bool, forgotten: bool, full: bool) -> None:
