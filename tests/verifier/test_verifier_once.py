@@ -136,6 +136,29 @@ def test_threads_agree_on_who_was_first(seen: Seen) -> None:
         assert sum(pool.map(present, range(200))) == 1
 
 
+class Hesitant(str):
+    """An id that lets another thread go first whenever it is looked up."""
+
+    def __hash__(self) -> int:
+        time.sleep(0.001)
+        return super().__hash__()
+
+
+def test_threads_that_take_turns_at_every_step_agree_too() -> None:
+    """In memory nothing but the list's own lock keeps them apart."""
+    seen = SeenMemory()
+
+    def mark(number: int) -> bool:
+        try:
+            done(seen.mark(Hesitant(number // 8), NOW, 0.0, False))
+            return True
+        except TicketRefused:
+            return False
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(mark, range(160))) == 20
+
+
 def test_tasks_agree_on_who_was_first(seen: Seen) -> None:
     """In each of several loops, one after the other."""
     verifier = once(seen)
@@ -351,6 +374,25 @@ def test_a_mark_in_redis_outlives_every_clock_that_may_look(redis_url: str) -> N
         assert 149_000 < client.pttl("pluct:seen:kept") <= 150_000
         assert 94_000 < client.pttl("pluct:seen:kept shorter") <= 95_000
         assert client.pttl("pluct:seen:never") == -2
+
+
+def test_a_second_presentation_does_not_change_the_mark(redis_url: str) -> None:
+    """Whoever presents a ticket again and again does not keep it in Redis for ever."""
+    verifier = once(SeenRedis(redis_url))
+    verifier.accept(token("first"))
+
+    async def again() -> None:
+        with pytest.raises(TicketRefused, match="redeemed before"):
+            await verifier.accept_async(token("first"))
+        seen: Any = verifier
+        await hang_up(seen._seen)
+
+    with redis.Redis.from_url(redis_url) as client:
+        mark = client.get("pluct:seen:first")
+        client.pexpire("pluct:seen:first", 50_000)
+        assert code(verifier, token("first")) == "ticket_already_redeemed"
+        asyncio.run(again())
+        assert client.get("pluct:seen:first") == mark and client.pttl("pluct:seen:first") <= 50_000
 
 
 def test_a_redis_that_is_away_accepts_nothing(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from conftest import JWT_SECRET, Pluct, served, until
 from network import Network
 from pluct_verifier import SeenMemory, Settlement, StrictVerifier, TicketRefused, Verifier
 from pluct_verifier.keys import ASK_SECONDS_MIN
-from verifier_world import code, part, presented, signed
+from verifier_world import CLAIMS, Publisher, code, part, presented, signed
 
 pytestmark = pytest.mark.anyio
 
@@ -327,6 +327,30 @@ def test_an_address_that_is_not_the_engine_s_accepts_nothing(engine: Pluct, serv
     assert code(verifier, vended(engine)[1]) == "unavailable"
     with pytest.raises(ValueError, match="engine"):
         Verifier.strict(engine="engine.example", key=service_key, audience="premium")
+
+
+@pytest.mark.parametrize(("answer", "expected"), [
+    ({"ticketId": "t", "userId": "amina", "action": "read"}, None),
+    ({"ticketId": "u", "userId": "amina", "action": "read"}, "ticket_invalid"),
+    ({"ticketId": "t", "userId": "brian", "action": "read"}, "ticket_invalid"),
+    ({"ticketId": "t", "userId": "amina", "action": "write"}, "ticket_invalid"),
+    ({}, "unavailable"), ([], "unavailable"), ("yes", "unavailable"), (None, "unavailable"), (b"<html>", "unavailable"),
+    (b"", "unavailable"), (b"\xff", "unavailable"),
+])  # fmt: skip
+def test_a_yes_is_for_this_ticket_and_no_other(answer: Any, expected: str | None) -> None:
+    """Whoever sits at the engine's address and says yes to everything is not believed."""
+    somebody = Publisher()
+    try:
+        somebody.answer = answer
+        verifier = Verifier.strict(engine=somebody.url.removesuffix("/jwks.json"), key="k", audience="premium")
+        token = signed(CLAIMS | {"jti": "t"})
+        if expected is None:
+            assert verifier.accept(token).user_id == "amina"
+        else:
+            assert code(verifier, token) == expected
+        assert set(somebody.asked) == {"/v1/tickets/redeem"}
+    finally:
+        somebody.close()
 
 
 def test_a_ticket_is_redeemed_in_one_round_trip(engine: Pluct, strict: StrictVerifier, tmp_path: Path) -> None:

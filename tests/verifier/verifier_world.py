@@ -63,7 +63,7 @@ class Key:
 
 
 class Publisher:
-    """An HTTP server on loopback that publishes keys, and counts who asks for what."""
+    """An HTTP server on loopback that publishes keys, or answers anything else, and counts who asks for what."""
 
     def __init__(self) -> None:
         self.answer: Any = {"keys": []}
@@ -85,6 +85,10 @@ class Publisher:
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["content-length"]))
+                self.do_GET()
 
             def log_message(self, *_: Any) -> None:
                 pass
