@@ -121,6 +121,9 @@ def load(environ: Mapping[str, str], cwd: Path) -> Settings:
     webhook, jwt, user_token = _secrets(values, production, user_auth, problems)
     ledger = _database("DATABASE_URL", values["DATABASE_URL"], cwd, problems)
     payments = payment_settings.load(money, environ, production, file, problems)
+    if production:
+        engines = {"WEBHOOK_SECRET": webhook, "JWT_SECRET": (jwt,), "USER_TOKEN_SECRET": (user_token,)}
+        payment_settings.equal_secrets(payments, engines, problems)
     settings = Settings(
         values["PLUCT_ENV"], ledger, webhook, jwt, user_token, user_auth,
         values["PLUCT_HOST"], whole("PLUCT_PORT", 65535), whole("RETURNED_GRACE_SECONDS", 315_360_000),
