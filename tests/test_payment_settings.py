@@ -165,3 +165,13 @@ def test_no_secret_is_taken_from_the_file(tmp_path: Path, name: str) -> None:
         for key in {secret.lower(), secret.lower().removeprefix(f"{name}_")}:
             sentence = problem(tmp_path, BASE + f'[gateways.{name}]\n{key} = "hunter2"\n', **environ)
             assert f"{key} is a secret" in sentence and secret in sentence and "hunter2" not in sentence
+
+
+def test_equal_secrets_are_for_development_alone(tmp_path: Path) -> None:
+    """There they may be whatever is handy; and secrets that are missing are not equal."""
+    same = SECRETS | {"DARAJA_PASSKEY": SECRETS["DARAJA_CONSUMER_SECRET"]}
+    assert read(tmp_path, BASE + LISTED, **same).payments.secrets == same
+    missing = {name: value for name, value in (PRODUCTION | SECRETS).items() if name != "JWT_SECRET"}
+    with pytest.raises(SetupError) as raised:
+        read(tmp_path, BASE + LISTED, **missing | {"PRIVACY_SECRET": ""})
+    assert [line.split()[1] for line in raised.value.sentence.splitlines()[1:]] == ["JWT_SECRET", "PRIVACY_SECRET"]
