@@ -26,6 +26,8 @@ COMMANDS = [
     ["credits", "grant"],
     ["credits", "adjust"], ["credits", "show"], ["credits", "history"], ["check"], ["migrate"], ["copy"], ["import-kv"],
     ["signing-keys"], ["signing-keys", "list"], ["signing-keys", "rotate"], ["signing-keys", "retire"],
+    ["payments"], ["payments", "list"], ["payments", "show"], ["payments", "assign"], ["payments", "write-off"],
+    ["payments", "requests"], ["payments", "reconcile"], ["daraja"], ["daraja", "register-urls"],
 ]  # fmt: skip
 
 

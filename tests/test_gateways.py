@@ -13,7 +13,9 @@ import msgspec
 import pytest
 
 import pluct.gateways
+from pluct.gateways import configured
 from pluct.gateways.calls import email_for, harmless, is_address, redirect
+from pluct.gateways.configured import described
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "gateways.md").read_text("utf-8")
@@ -62,8 +64,19 @@ def test_every_key_and_every_secret_is_documented_and_no_other() -> None:
         for field in msgspec.structs.fields(settings_of(module))
     }
     assert told == fields
-    secrets = {secret for module in MODULES.values() for secret in (*module.SECRETS, *module.SECRETS_OPTIONAL)}
+    modules = [described(name)[0] for name in configured.NAMES]
+    secrets = {secret for module in modules for secret in (*module.SECRETS, *module.SECRETS_OPTIONAL)}
     assert set(re.findall(r"`([A-Z_]{8,})`", PAGE)) == secrets
+
+
+def test_every_key_of_mpesa_is_documented_and_no_other() -> None:
+    """With its default; two that belong together share a row."""
+    (section,) = re.findall(r"^## M-Pesa\n(.*?)^## ", PAGE, flags=re.M | re.S)
+    told: dict[str, str] = {}
+    for keys, defaults in re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| (`.+?`(?:, `.+?`)*) \|", section, flags=re.M):
+        told |= dict(zip(re.findall(r"`(\w+)`", keys), re.findall(r"`(.+?)`", defaults), strict=True))
+    fields = msgspec.structs.fields(described("daraja")[1])
+    assert told == {field.name: json.dumps(field.default) for field in fields}
 
 
 def test_importing_the_gateways_is_cheap() -> None:

@@ -73,7 +73,8 @@ ROOMS = {
     ),
     "pluct.settings": Room({*CORE, "pluct.catalog", "pluct.payment_settings"}, STANDARD | {"msgspec"}),
     "pluct.payment_settings": Room(
-        {*CORE, "pluct.catalog", "pluct.gateways.configured", "pluct.money"}, STANDARD | {"msgspec"}
+        {*CORE, "pluct.catalog", "pluct.gateways.calls.is_address", "pluct.gateways.configured", "pluct.money"},
+        STANDARD | {"msgspec"},
     ),
     "pluct.stores": Room(
         {*CORE, "pluct.commands", "pluct.ledger", "pluct.stores"}, STANDARD | {"asyncpg", "sqlite3", "msgspec"}
