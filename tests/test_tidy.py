@@ -23,7 +23,7 @@ LINE_LENGTH_MAX = 120
 FUNCTION_LINES_MAX = 70
 FILE_LINES_MAX = 900
 
-PURE = {"bisect", "collections", "hashlib", "re", "typing"}
+PURE = {"base64", "bisect", "collections", "hashlib", "re", "typing"}
 STANDARD = set(sys.stdlib_module_names) - {"sqlite3"}
 
 
@@ -62,6 +62,7 @@ ROOMS = {
     ),
     "pluct.catalog": Room(CORE, PURE | {"msgspec"}),
     "pluct.tickets": Room({*CORE, "pluct.catalog.ISSUER"}, STANDARD | {"msgspec", "joserfc"}),
+    "pluct.signing": Room({*CORE, "pluct.tickets"}, STANDARD | {"cryptography", "joserfc", "msgspec"}),
     "pluct.observe": Room(CORE, STANDARD | {"msgspec", "prometheus_client"}),
     "pluct.mpesa_statement": Room({"pluct.errors", "pluct.money"}, STANDARD | {"msgspec"}),
     "pluct.reconcile": Room(
@@ -113,6 +114,13 @@ ROOMS = {
         STANDARD | {"click", "msgspec", "rich"},
     ),
     "pluct.terminal": Room({"pluct"}, STANDARD | {"click", "msgspec", "rich"}),
+    "pluct.cli_signing": Room(
+        {
+            "pluct.app", "pluct.commands.text", "pluct.errors", "pluct.model", "pluct.signing", "pluct.terminal",
+            "pluct.web.v1",
+        },
+        STANDARD | {"click", "rich"},
+    ),
     "pluct.__main__": Room({"pluct.cli"}, set()),
 }  # fmt: skip
 
