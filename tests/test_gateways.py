@@ -87,6 +87,16 @@ def test_importing_the_gateways_is_cheap() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_an_engine_that_takes_no_money_does_not_pay_for_it(tmp_path: Path) -> None:
+    """Neither at its start nor for a command: what speaks HTTP takes as long to load as all of ours."""
+    code = (
+        "import sys, pathlib, pluct.cli, pluct.settings; pluct.settings.load({}, pathlib.Path());"
+        "print([m for m in ('httpx', 'standardwebhooks', 'pluct.gateways.stripe') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize(("url", "good"), [
     ("https://pay.example", True), ("https://pay.example:8443/base", True), ("http://127.0.0.1:8787", True),
     ("http://localhost", True), ("http://[::1]:9", True), ("http://pay.example", False), ("pay.example", False),
