@@ -60,6 +60,14 @@ ROOMS = {
         },
         STANDARD | {"msgspec"},
     ),
+    "pluct.statements": Room({"pluct.model"}, STANDARD | {"msgspec"}),
+    "pluct.cli_statement": Room(
+        {
+            "pluct.commands.text", "pluct.engine.PAGE_MAX", "pluct.statements", "pluct.terminal",
+            "pluct.web.statements",
+        },
+        STANDARD | {"click"},
+    ),
     "pluct.catalog": Room(CORE, PURE | {"msgspec"}),
     "pluct.tickets": Room({*CORE, "pluct.catalog.ISSUER"}, STANDARD | {"msgspec", "joserfc"}),
     "pluct.signing": Room({*CORE, "pluct.tickets"}, STANDARD | {"cryptography", "joserfc", "msgspec"}),
@@ -86,7 +94,7 @@ ROOMS = {
         {
             *CORE, "pluct.__version__", "pluct.cashier", "pluct.money", "pluct.commands.Once",
             "pluct.commands.once", "pluct.commands.text",
-            "pluct.engine", "pluct.observe.Event", "pluct.web",
+            "pluct.engine", "pluct.observe.Event", "pluct.statements", "pluct.web",
         },
         STANDARD | {"msgspec", "starlette"},
     ),
