@@ -1,7 +1,7 @@
 """Where a user's credits came from and went, in sentences: English and Swahili, and short enough for SMS.
 
-Pure: a wallet and a page of its entries go in, words come out. Swahili verbs agree with the number of credits (`krediti`
-is of the i-/zi- class): one `imetumika`, two `zimetumika`. Times are East Africa Time, which has no summer time.
+Pure: a wallet and a page of its entries go in, words come out. Swahili verbs agree with the number of credits
+(`krediti` is of the i-/zi- class): one `imetumika`, two `zimetumika`. Times are East Africa Time, which has no summer time.
 """
 
 import unicodedata
@@ -24,8 +24,8 @@ SMS_MESSAGES_MAX = 6
 _DETAIL_CHARACTERS_MAX = 24
 #: ASCII that the GSM 7-bit alphabet lacks, or counts twice.
 _NOT_GSM = str.maketrans({"[": "(", "]": ")", "{": "(", "}": ")", "\\": "/", "|": "/", "~": "-", "^": "'", "`": "'"})
-#: Credits by these were given by a person or a program; every other source is a payment.
-_BY_HAND = ("operator", "api", "import")
+#: Credits from these may be bought or given, an entry does not say which; every other source is a payment gateway.
+_UNSAID = ("api", "import", "operator", "standard", "webhook")
 
 #: Sentences for one credit and for any other number, by language. `{n}` credits, `{what}` an action.
 _WORDS: dict[Language, dict[str, tuple[str, str]]] = {
@@ -35,7 +35,7 @@ _WORDS: dict[Language, dict[str, tuple[str, str]]] = {
         "debt": ("You owe {n} credit.", "You owe {n} credits."),
         "older": ("{n} older line is left out.", "{n} older lines are left out."),
         "paid": ("{n} credit came in with a payment", "{n} credits came in with a payment"),
-        "grant": ("{n} credit was given to you", "{n} credits were given to you"),
+        "grant": ("{n} credit was added", "{n} credits were added"),
         "vend": ("{n} credit was spent on {what}", "{n} credits were spent on {what}"),
         "hold": ("{n} credit was held for a ticket", "{n} credits were held for a ticket"),
         "capture": ("{n} held credit was spent on {what}", "{n} held credits were spent on {what}"),
@@ -55,7 +55,7 @@ _WORDS: dict[Language, dict[str, tuple[str, str]]] = {
         "debt": ("Unadaiwa krediti {n}.", "Unadaiwa krediti {n}."),
         "older": ("Mstari {n} wa zamani haujaonyeshwa.", "Mistari {n} ya zamani haijaonyeshwa."),
         "paid": ("Krediti {n} imeingia kwa malipo", "Krediti {n} zimeingia kwa malipo"),
-        "grant": ("Umepewa krediti {n}", "Umepewa krediti {n}"),
+        "grant": ("Krediti {n} imeongezwa", "Krediti {n} zimeongezwa"),
         "vend": ("Krediti {n} imetumika kwa {what}", "Krediti {n} zimetumika kwa {what}"),
         "hold": ("Krediti {n} imeshikiliwa kwa tiketi", "Krediti {n} zimeshikiliwa kwa tiketi"),
         "capture": (
@@ -124,7 +124,7 @@ def _sentence(e: Entry, language: Language) -> str:
     kind: str = e.kind
     if kind == "adjust":
         kind += "+" if e.credit == user_account(e.user_id) else "-"
-    elif kind == "grant" and e.debit.partition(":")[2] not in _BY_HAND:
+    elif kind == "grant" and e.debit.partition(":")[2] not in _UNSAID:
         kind = "paid"
     elif kind == "clawback" and e.debit != user_account(e.user_id):
         kind = "owed"
