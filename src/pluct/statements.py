@@ -1,7 +1,8 @@
 """Where a user's credits came from and went, in sentences: English and Swahili, and short enough for SMS.
 
 Pure: a wallet and a page of its entries go in, words come out. Swahili verbs agree with the number of credits
-(`krediti` is of the i-/zi- class): one `imetumika`, two `zimetumika`. Times are East Africa Time, which has no summer time.
+(`krediti` is of the i-/zi- class): one `imetumika`, two `zimetumika`.
+Times are East Africa Time, which has no summer time.
 """
 
 import unicodedata
