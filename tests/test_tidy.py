@@ -61,6 +61,10 @@ ROOMS = {
         STANDARD | {"msgspec"},
     ),
     "pluct.statements": Room({"pluct.model"}, STANDARD | {"msgspec"}),
+    "pluct.ledger_backup": Room({"pluct.errors", "pluct.stores"}, STANDARD - {"sqlite3"}),
+    "pluct.cli_backup": Room(
+        {"pluct.app", "pluct.errors", "pluct.ledger_backup", "pluct.terminal"}, STANDARD | {"click"}
+    ),
     "pluct.cli_statement": Room(
         {
             "pluct.commands.text", "pluct.engine.PAGE_MAX", "pluct.statements", "pluct.terminal",
