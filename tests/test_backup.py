@@ -61,7 +61,10 @@ def test_a_served_ledger_is_not_restored(make_pluct: Callable[..., Pluct]) -> No
     engine.start()
     user = engine.funded(3)
     engine.run("backup", "copy.db")
-    engine.run("restore", "copy.db", "--replace", exit_code=2)
+    engine.funded(1)
+    refused = engine.run("restore", "copy.db", "--replace", exit_code=2)
+    assert "not empty" not in refused.stderr
+    assert str(engine.database) in refused.stderr
     assert engine.available(user) == 3
 
 
@@ -70,8 +73,8 @@ def test_a_broken_ledger_makes_no_backup(make_pluct: Callable[..., Pluct]) -> No
     engine = make_pluct()
     engine.run("credits", "grant", "amina", "5", "--reason", "test")
     with closing(sqlite3.connect(engine.database)) as connection, connection:
-        connection.execute("UPDATE entries SET available_after = 6")
-    engine.run("backup", "copy.db", exit_code=2)
+        connection.execute("UPDATE wallets SET held = held + 1")
+    assert "broken" in engine.run("backup", "copy.db", exit_code=2).stderr
     assert not (engine.folder / "copy.db").exists()
 
 
