@@ -60,6 +60,18 @@ ROOMS = {
         },
         STANDARD | {"msgspec"},
     ),
+    "pluct.statements": Room({"pluct.model"}, STANDARD | {"msgspec"}),
+    "pluct.ledger_backup": Room({"pluct.errors", "pluct.stores"}, STANDARD - {"sqlite3"}),
+    "pluct.cli_backup": Room(
+        {"pluct.app", "pluct.errors", "pluct.ledger_backup", "pluct.terminal"}, STANDARD | {"click"}
+    ),
+    "pluct.cli_statement": Room(
+        {
+            "pluct.commands.text", "pluct.engine.PAGE_MAX", "pluct.statements", "pluct.terminal",
+            "pluct.web.statements",
+        },
+        STANDARD | {"click"},
+    ),
     "pluct.catalog": Room(CORE, PURE | {"msgspec"}),
     "pluct.tickets": Room({*CORE, "pluct.catalog.ISSUER"}, STANDARD | {"msgspec", "joserfc"}),
     "pluct.signing": Room({*CORE, "pluct.tickets"}, STANDARD | {"cryptography", "joserfc", "msgspec"}),
@@ -87,7 +99,7 @@ ROOMS = {
         {
             *CORE, "pluct.__version__", "pluct.cashier", "pluct.money", "pluct.commands.Once",
             "pluct.commands.once", "pluct.commands.text",
-            "pluct.engine", "pluct.observe.Event", "pluct.web",
+            "pluct.engine", "pluct.observe.Event", "pluct.statements", "pluct.web",
         },
         STANDARD | {"msgspec", "starlette"},
     ),

@@ -77,12 +77,12 @@ async def copy(source: Path | str, target: Path | str, progress: ledger_copy.Pro
         raise SetupError("--from and --to name the same ledger.")
     if isinstance(source, Path) and not source.exists():
         raise SetupError(f"There is no ledger at {source}.")
-    async with _opened(source) as old, _opened(target) as new:
+    async with opened(source) as old, opened(target) as new:
         return await ledger_copy.run(old, new, progress)
 
 
 @asynccontextmanager
-async def _opened(place: Path | str) -> AsyncIterator[Store]:
+async def opened(place: Path | str) -> AsyncIterator[Store]:
     """The store there, for this process alone where that can be had."""
     store = open_store(place, now_ms, uuid7_source(), serving=True)
     await store.open()
