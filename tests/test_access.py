@@ -47,6 +47,7 @@ ROLES: dict[tuple[str, str], tuple[set[str], set[str]]] = {
     ("POST", "/v1/checkouts"): (ALL, {"user"}),
     ("GET", "/v1/checkouts/{id}"): (ALL, {"user", "operator"}),
     ("POST", "/v1/credits/request"): (ALL, {"user"}),
+    ("GET", "/v1/credits/requests"): ({"operator"}, {"operator"}),
     ("GET", "/v1/payments"): ({"operator"}, {"operator"}),
     ("GET", "/v1/payments/{id}"): ({"operator"}, {"operator"}),
     ("POST", "/v1/payments/{id}/assign"): ({"operator"}, {"operator"}),
@@ -102,7 +103,7 @@ def known(strict: Pluct) -> Keys:
 
 def ask(engine: Pluct, method: str, path: str, headers: dict[str, str]) -> httpx.Response:
     """A request to this route that is refused for nothing but who asks."""
-    ticket = {"sub": "amina", "iss": "pluct-business-engine", "aud": "premium", "jti": "none"}
+    ticket = {"sub": "amina", "iss": "pluct-business-engine", "aud": "premium", "jti": "none", "exp": 1}
     body = {"userId": "amina", "amount": 1, "reason": "a reason", "token": signed(ticket, JWT_SECRET)}
     address = path.replace("{userId}", "amina").replace("{id}", "none")
     if method == "GET":

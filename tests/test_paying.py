@@ -282,6 +282,13 @@ def test_a_claim_is_credited_only_where_it_fits(world: Paying) -> None:
     assert world.engine.available("amina") == 10 and world.engine.available("juma") == 0
     (payment,) = world.payments()
     assert [event["kind"] for event in payment["events"]] == ["c2b", "request", "assigned", "request"]
+    asked = world.engine.client.get("/v1/credits/requests", headers=world.operator).json()["requests"]
+    assert [(each["userId"], each["state"]) for each in asked] == [
+        ("juma", "settled"), ("amina", "open"), ("amina", "settled"), ("juma", "settled"),
+    ]  # fmt: skip
+    world.type_in("NOBODY", "20", "SLK4H7R2T9")
+    page = world.engine.client.get("/v1/credits/requests", params={"limit": "2"}, headers=world.operator).json()
+    assert page["requests"][1]["paymentId"] == world.payments(state="unmatched")[0]["id"] and page["nextCursor"]
     world.engine.run("check")
 
 

@@ -23,7 +23,7 @@ LINE_LENGTH_MAX = 120
 FUNCTION_LINES_MAX = 70
 FILE_LINES_MAX = 900
 
-PURE = {"bisect", "collections", "hashlib", "re", "typing"}
+PURE = {"base64", "bisect", "collections", "hashlib", "re", "typing"}
 STANDARD = set(sys.stdlib_module_names) - {"sqlite3"}
 
 
@@ -60,8 +60,21 @@ ROOMS = {
         },
         STANDARD | {"msgspec"},
     ),
+    "pluct.statements": Room({"pluct.model"}, STANDARD | {"msgspec"}),
+    "pluct.ledger_backup": Room({"pluct.errors", "pluct.stores"}, STANDARD - {"sqlite3"}),
+    "pluct.cli_backup": Room(
+        {"pluct.app", "pluct.errors", "pluct.ledger_backup", "pluct.terminal"}, STANDARD | {"click"}
+    ),
+    "pluct.cli_statement": Room(
+        {
+            "pluct.commands.text", "pluct.engine.PAGE_MAX", "pluct.statements", "pluct.terminal",
+            "pluct.web.statements",
+        },
+        STANDARD | {"click"},
+    ),
     "pluct.catalog": Room(CORE, PURE | {"msgspec"}),
     "pluct.tickets": Room({*CORE, "pluct.catalog.ISSUER"}, STANDARD | {"msgspec", "joserfc"}),
+    "pluct.signing": Room({*CORE, "pluct.tickets"}, STANDARD | {"cryptography", "joserfc", "msgspec"}),
     "pluct.observe": Room(CORE, STANDARD | {"msgspec", "prometheus_client"}),
     "pluct.mpesa_statement": Room({"pluct.errors", "pluct.money"}, STANDARD | {"msgspec"}),
     "pluct.reconcile": Room(
@@ -72,7 +85,8 @@ ROOMS = {
     ),
     "pluct.settings": Room({*CORE, "pluct.catalog", "pluct.payment_settings"}, STANDARD | {"msgspec"}),
     "pluct.payment_settings": Room(
-        {*CORE, "pluct.catalog", "pluct.gateways.configured", "pluct.money"}, STANDARD | {"msgspec"}
+        {*CORE, "pluct.catalog", "pluct.gateways.calls.is_address", "pluct.gateways.configured", "pluct.money"},
+        STANDARD | {"msgspec"},
     ),
     "pluct.stores": Room(
         {*CORE, "pluct.commands", "pluct.ledger", "pluct.stores"}, STANDARD | {"asyncpg", "sqlite3", "msgspec"}
@@ -85,7 +99,7 @@ ROOMS = {
         {
             *CORE, "pluct.__version__", "pluct.cashier", "pluct.money", "pluct.commands.Once",
             "pluct.commands.once", "pluct.commands.text",
-            "pluct.engine", "pluct.observe.Event", "pluct.web",
+            "pluct.engine", "pluct.observe.Event", "pluct.statements", "pluct.web",
         },
         STANDARD | {"msgspec", "starlette"},
     ),
@@ -112,6 +126,13 @@ ROOMS = {
         STANDARD | {"click", "msgspec", "rich"},
     ),
     "pluct.terminal": Room({"pluct"}, STANDARD | {"click", "msgspec", "rich"}),
+    "pluct.cli_signing": Room(
+        {
+            "pluct.app", "pluct.commands.text", "pluct.errors", "pluct.model", "pluct.signing", "pluct.terminal",
+            "pluct.web.v1",
+        },
+        STANDARD | {"click", "rich"},
+    ),
     "pluct.__main__": Room({"pluct.cli"}, set()),
 }  # fmt: skip
 

@@ -30,6 +30,7 @@ from pluct.gateways import Gateway, configured
 from pluct.gateways.privacy import Privacy
 from pluct.observe import LogHandler, LogWriter, Observer, SharedCounts, write_lines
 from pluct.settings import Settings
+from pluct.signing import KeyRing, Seal
 from pluct.stores import Store, open_store
 from pluct.tickets import HS256Signer, UserTokens, uuid7_source
 from pluct.web.access import Access
@@ -42,6 +43,7 @@ log = logging.getLogger("pluct")
 SWEEP_SECONDS = 1.0
 SWEEPS_MAX = 20  # in a row, when much is due at once
 SHARE_SECONDS = 1.0
+FOLLOW_SECONDS = 1.0  # what was changed about signing keys is known everywhere that soon
 CATCH_UP_SECONDS = 600.0
 GATEWAY_CONNECTIONS_MAX = 100
 KEEP_ALIVE_SECONDS = 75  # longer than a proxy keeps its own side open
@@ -59,9 +61,12 @@ def build_engine(settings: Settings, observer: Observer, *, serving: bool) -> En
     next_id = uuid7_source()
     read_url = settings.read_database if serving else None
     store = open_store(settings.database, now_ms, next_id, serving=serving, read_url=read_url)
+    seal = Seal(settings.key_secrets) if settings.signing == "EdDSA" else None
+    shared = HS256Signer(settings.jwt_secret) if settings.jwt_secret else None
+    ring = KeyRing(shared, seal, settings.catalog.ticket_seconds_max, now_ms)
     tokens = UserTokens(settings.user_token_secret or "unused: every user id is believed")
     return Engine(
-        store, HS256Signer(settings.jwt_secret), tokens, settings.catalog, observer, now_ms, next_id,
+        store, ring, tokens, settings.catalog, observer, now_ms, next_id,
         settings.returned_grace_seconds,
     )  # fmt: skip
 
@@ -72,12 +77,12 @@ async def copy(source: Path | str, target: Path | str, progress: ledger_copy.Pro
         raise SetupError("--from and --to name the same ledger.")
     if isinstance(source, Path) and not source.exists():
         raise SetupError(f"There is no ledger at {source}.")
-    async with _opened(source) as old, _opened(target) as new:
+    async with opened(source) as old, opened(target) as new:
         return await ledger_copy.run(old, new, progress)
 
 
 @asynccontextmanager
-async def _opened(place: Path | str) -> AsyncIterator[Store]:
+async def opened(place: Path | str) -> AsyncIterator[Store]:
     """The store there, for this process alone where that can be had."""
     store = open_store(place, now_ms, uuid7_source(), serving=True)
     await store.open()
@@ -124,8 +129,8 @@ def build(settings: Settings, engine: Engine, cashier: Cashier) -> ASGIApp:
         if cashier.gateways:
             sweeps.append((cashier.sweep, CHECKOUTS_MAX, SWEEP_SECONDS))
             sweeps.append((cashier.catch_up, sys.maxsize, CATCH_UP_SECONDS))
-        tasks = [asyncio.create_task(_sweep(*each)) for each in sweeps]
-        tasks.append(asyncio.create_task(_share(engine.observer)))
+        work = [*(_sweep(*each) for each in sweeps), _share(engine.observer), _follow(engine)]
+        tasks = [asyncio.create_task(each) for each in work]
         gc.freeze()
         gc.set_threshold(50_000, 20, 20)
         try:
@@ -152,6 +157,19 @@ async def _sweep(sweep: Callable[[], Awaitable[int]], most: int, seconds: float)
         except Exception:
             log.exception("the sweep failed")
         await asyncio.sleep(seconds)
+
+
+async def _follow(engine: Engine) -> None:
+    """Take in what has become of the signing keys, every second; those that are known serve on meanwhile."""
+    assert isinstance(engine.signer, KeyRing)
+    while True:
+        await asyncio.sleep(FOLLOW_SECONDS)
+        try:
+            await engine.signer.follow(engine.store)
+        except PluctError as error:
+            log.warning("the signing keys could not be looked at: %s", error.sentence)
+        except Exception:
+            log.exception("the signing keys could not be looked at")
 
 
 async def _share(observer: Observer) -> None:
@@ -263,6 +281,8 @@ def _serve(settings: Settings, place: _Place) -> None:
     async def run() -> None:
         await engine.store.open()
         try:
+            assert isinstance(engine.signer, KeyRing)
+            await engine.signer.open(engine.store)
             async with cashier(settings, engine) as cashing:
                 server.config.app = build(settings, engine, cashing)
                 await server.serve([place.listener])

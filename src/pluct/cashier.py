@@ -78,6 +78,23 @@ class Offer(msgspec.Struct, frozen=True):
     gateways: tuple[str, ...]
 
 
+class Request(msgspec.Struct, frozen=True):
+    """A user says that they have paid; `payment` is what their words name, as it stands now."""
+
+    id: str
+    at: int
+    user_id: str
+    amount: str
+    reason: str
+    reference: str
+    payment: Payment | None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether somebody still has to look at it."""
+        return self.payment is None or not (self.payment.settled or self.payment.state == "written_off")
+
+
 class Cashier:
     """The verbs of payments over an engine's store."""
 
@@ -334,28 +351,44 @@ class Cashier:
 
     # People
 
-    async def claim(self, user_id: str, amount: str, reason: str, reference: str, key: str | None) -> bool:
-        """A user says that they have paid. Whether it is credited; otherwise it waits for an operator.
+    async def claim(self, user_id: str, amount: str, reason: str, reference: str, key: str | None) -> tuple[bool, bool]:
+        """A user says that they have paid. Whether it is credited (otherwise it waits for an operator), and was before.
 
         It is credited if a receipt in their words names an unmatched payment, of that amount if one is given (as money
         is written; "" and "0": any), and its code or its phone fits a checkout of theirs.
         """
         found = await self._claimed(amount, f"{reference} {reason}")
         if found is not None and found.settled and found.user_id == user_id:
-            return True
+            return True, True
         if found is not None and found.state == "unmatched" and found.confirmed and await self._is_of(found, user_id):
             with suppress(
                 PaymentAlreadySettled, InvalidRequest
             ):  # somebody was faster, or it buys nothing: people look
                 await self.assign(found.id, user_id, reason, f"user:{user_id}")
-                return True
+                return True, False
         said = {"userId": user_id, "amount": amount, "reason": reason, "reference": reference}
         raw = self.privacy.redacted(said)
         event = self._event(CLAIM, key or self._next_id(), "request", raw, f"{user_id} asks for credits.")
         event = msgspec.structs.replace(event, payment_id=None if found is None else found.id)
         claims = () if key is None else (once("request", user_id, key, user_id, amount, reason, reference),)
-        await self._engine.submit(Note("", event, claims), Noted, "request")
-        return False
+        noted = await self._engine.submit(Note("", event, claims), Noted, "request")
+        return False, noted.replayed
+
+    async def requests(self, limit: int, cursor: str | None) -> tuple[list[Request], str | None]:
+        """A page of what users said they had paid and what was not credited at once, newest first."""
+        found = await self._store.claims(limit + 1, cursor)
+        following = found[limit].id if len(found) > limit else None
+        page = []
+        for event in found[:limit]:
+            said = msgspec.json.decode(event.raw, type=dict[str, str])
+            payment = None if event.payment_id is None else await self._store.payment(event.payment_id)
+            payment = payment or await self._claimed("", f"{said['reference']} {said['reason']}")
+            page.append(
+                Request(
+                    event.id, event.at, said["userId"], said["amount"], said["reason"], said["reference"], payment
+                )
+            )  # fmt: skip
+        return page, following
 
     async def _claimed(self, amount: str, words: str) -> Payment | None:
         """The payment that these words name."""

@@ -71,6 +71,11 @@ class Catalog(msgspec.Struct, frozen=True):
         return action, cost
 
     @property
+    def ticket_seconds_max(self) -> int:
+        """How long the longest-lived ticket lives."""
+        return max(action.ttl_seconds for action in self.actions.values())
+
+    @property
     def audiences(self) -> frozenset[str]:
         """Every audience a ticket of ours may name."""
         return frozenset(action.audience for action in self.actions.values())

@@ -22,7 +22,7 @@ from pluct.terminal import (
     request_id,
     with_cashier,
 )
-from pluct.web.payments import STATES, PaymentsAnswer, payment_answer
+from pluct.web.payments import STATES, PaymentsAnswer, RequestsAnswer, payment_answer, requested_answer
 
 if TYPE_CHECKING:
     from pluct.gateways.daraja import Daraja
@@ -64,6 +64,29 @@ def list_payments(state: Any, gateway: str | None, limit: int, cursor: str | Non
     print_table(table, "There are no such payments.")
     if following is not None:
         out.print(f"Older payments: --cursor {following}", style="dim")
+
+
+@payments.command(epilog=example("pluct payments requests", "pluct payments requests --json"))
+@click.option("--limit", type=click.IntRange(1, PAGE_MAX), default=50, show_default=True, help="Requests on a page.")
+@click.option("--cursor", help="The nextCursor of an earlier page.")
+@as_json_option
+def requests(limit: int, cursor: str | None, as_json: bool) -> None:
+    """What users said they had paid and what was not credited at once, newest first."""
+    cursor = None if cursor is None else text(cursor, "--cursor")
+    found, following = with_cashier(lambda cashier: cashier.requests(limit, cursor))
+    page = [requested_answer(request) for request in found]
+    if as_json:
+        print_json(RequestsAnswer(requests=page, request_id=request_id(), next_cursor=following))
+        return
+    table = Table("when (UTC)", "user", "amount", "what they sent", "why", "state", "payment")
+    for shown in page:
+        table.add_row(
+            shown.at[:19].replace("T", " "), plain(shown.user_id), plain(shown.amount), plain(shown.reference),
+            plain(shown.reason), shown.state, shown.payment_id or "none found",
+        )  # fmt: skip
+    print_table(table, "Nobody has asked.")
+    if following is not None:
+        out.print(f"Older requests: --cursor {following}", style="dim")
 
 
 @payments.command(epilog=example("pluct payments show 01a211bb-…", "pluct payments show 01a211bb-… --json"))

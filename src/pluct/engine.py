@@ -150,6 +150,13 @@ class Engine:
             raise InvalidRequest("cursor is not one this wallet's history gave.")
         return entries, entries[-1].previous_id
 
+    async def statement(self, user_id: str, limit: int, cursor: str | None) -> tuple[Wallet, list[Entry], str | None]:
+        """A wallet with a page of its entries and the cursor of the next page; an unknown user's is empty."""
+        wallet = await self.balance(user_id)
+        if not wallet.entries and cursor is None:
+            return wallet, [], None
+        return wallet, *await self.history(user_id, limit, cursor)
+
     async def ticket(self, ticket_id: str) -> Ticket:
         """One ticket."""
         return _found(await self.store.reads.ticket(ticket_id))

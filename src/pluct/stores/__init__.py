@@ -13,7 +13,18 @@ import msgspec
 
 from pluct.commands import Command, Expire
 from pluct.errors import Refusal
-from pluct.model import ApiKey, Checkout, Entry, Outcome, Payment, PaymentEvent, PaymentState, Ticket, Wallet
+from pluct.model import (
+    ApiKey,
+    Checkout,
+    Entry,
+    Outcome,
+    Payment,
+    PaymentEvent,
+    PaymentState,
+    SigningKey,
+    Ticket,
+    Wallet,
+)
 
 
 class Violation(msgspec.Struct, frozen=True):
@@ -139,6 +150,10 @@ class Store(Reads, Protocol):
         """Payments, newest first, from the one named by `cursor` on."""
         ...
 
+    async def claims(self, limit: int, cursor: str | None) -> list[PaymentEvent]:
+        """What users said they had paid, newest first, from the one named by `cursor` on."""
+        ...
+
     async def payment_events(self, payment_ids: Sequence[str]) -> list[PaymentEvent]:
         """What was said of these payments and of their checkouts, oldest first; a bounded number of each."""
         ...
@@ -157,6 +172,14 @@ class Store(Reads, Protocol):
 
     async def revoke_api_key(self, key_id: str, now: int) -> ApiKey | None:
         """Revoke a key for good; None if there is no such key."""
+        ...
+
+    async def signing_keys(self) -> list[SigningKey]:
+        """The signing keys, in the order in which they sign; of very many the newest."""
+        ...
+
+    async def change_signing_keys(self, decide: Callable[[list[SigningKey]], list[SigningKey]]) -> list[SigningKey]:
+        """Hand the signing keys to `decide`, write what it returns, and return all. One process at a time does so."""
         ...
 
     async def check(self, progress: Callable[[str, int, int], None]) -> list[Violation]:

@@ -101,6 +101,15 @@ class PaymentReads:
                 events[row[0]] = PaymentEvent(*row)
         return sorted(events.values(), key=lambda event: event.id)
 
+    async def claims(self, limit: int, cursor: str | None) -> list[PaymentEvent]:
+        """See `Store.claims`."""
+        where, given = ("", []) if cursor is None else (" AND id <= $2", [cursor])
+        found = await self._rows(
+            f"SELECT {rows.EVENT} FROM payment_events WHERE gateway = 'claim'{where} ORDER BY id DESC LIMIT $1",
+            limit, *given,
+        )  # fmt: skip
+        return [PaymentEvent(*row) for row in found]
+
     async def _checkout(self, where: str, *values: object) -> Checkout | None:
         found = await self._checkouts(where, *values)
         return found[0] if found else None

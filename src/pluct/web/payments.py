@@ -5,12 +5,12 @@ from typing import Annotated, Any, get_args
 import msgspec
 from msgspec import Meta
 
-from pluct.cashier import PAGE_MAX, Cashier
+from pluct.cashier import PAGE_MAX, Cashier, Request
 from pluct.commands import text
 from pluct.engine import Engine
 from pluct.errors import CheckoutNotFound, InvalidRequest
 from pluct.model import Booked, Checkout, Payment, PaymentEvent, PaymentState
-from pluct.money import decimal_text
+from pluct.money import decimal_text, minor_units
 from pluct.web import access
 from pluct.web.endpoint import Answer, Call
 from pluct.web.v1 import rfc3339
@@ -44,12 +44,14 @@ class AssignBody(msgspec.Struct, rename="camel", kw_only=True):
 
     user_id: str
     reason: str
+    client_request_id: str | None = None  # for form's sake: a decision can be repeated without one
 
 
 class WriteOffBody(msgspec.Struct, rename="camel", kw_only=True):
     """Why a payment will be nobody's."""
 
     reason: str
+    client_request_id: str | None = None
 
 
 class PaymentsQuery(msgspec.Struct):
@@ -101,6 +103,34 @@ class RequestAnswer(msgspec.Struct, rename="camel", kw_only=True):
     ok: bool = True
     request_id: str
     state: str
+
+
+class RequestsQuery(msgspec.Struct):
+    """Which page: at most `limit`, from `cursor` on."""
+
+    limit: Annotated[int, Meta(ge=1, le=PAGE_MAX)] = 50
+    cursor: str | None = None
+
+
+class RequestedAnswer(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):
+    """What a user said they had paid. `state` is `open`, or `settled` once the payment it names is."""
+
+    id: str
+    at: str
+    user_id: str
+    amount: str
+    reason: str
+    reference: str
+    state: str
+    payment_id: str | None = None
+
+
+class RequestsAnswer(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):
+    """A page of them, newest first; `nextCursor` asks for the next."""
+
+    requests: list[RequestedAnswer]
+    request_id: str
+    next_cursor: str | None = None
 
 
 class EventAnswer(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):
@@ -187,11 +217,21 @@ class Payments:
         """Have a payment credited that was made, and did not arrive: by its receipt, or the message with it."""
         body: RequestBody = call.body
         user = access.user_id(call, body.user_id)
-        amount = "" if body.amount is None else str(body.amount)
+        amount = "0" if body.amount is None else str(body.amount)
+        minor_units(amount, "KES")  # whether it is money at all; the payment says in which currency
         reference, reason = text(body.reference, "reference"), text(body.reason, "reason")
         key = access.idempotency_key(call, body.client_request_id)
-        credited = await self._cashier.claim(user, amount, reason, reference, key)
-        return Answer(RequestAnswer(request_id=call.request_id, state="credited" if credited else "review"))
+        credited, before = await self._cashier.claim(user, amount, reason, reference, key)
+        answer = RequestAnswer(request_id=call.request_id, state="credited" if credited else "review")
+        return Answer(answer, replayed=before and key is not None)
+
+    async def requests(self, engine: Engine, call: Call) -> Answer:
+        """A page of what users said they had paid and what was not credited at once, newest first."""
+        query: RequestsQuery = call.query
+        cursor = None if query.cursor is None else text(query.cursor, "cursor")
+        found, following = await self._cashier.requests(query.limit, cursor)
+        page = [requested_answer(request) for request in found]
+        return Answer(RequestsAnswer(requests=page, request_id=call.request_id, next_cursor=following))
 
     async def payments(self, engine: Engine, call: Call) -> Answer:
         """A page of payments, newest first."""
@@ -235,6 +275,14 @@ def checkout_answer(c: Checkout, request_id: str) -> CheckoutAnswer:
         checkout_id=c.id, state=c.state, gateway=c.gateway, pack=c.pack_id, currency=c.currency,
         price=decimal_text(c.price, c.currency), credits=c.credits, payment_code=c.payment_code, message=c.message,
         request_id=request_id, redirect_url=c.redirect_url,
+    )  # fmt: skip
+
+
+def requested_answer(r: Request) -> RequestedAnswer:
+    """What a user said they had paid, as it is shown."""
+    return RequestedAnswer(
+        id=r.id, at=rfc3339(r.at), user_id=r.user_id, amount=r.amount or "0", reason=r.reason, reference=r.reference,
+        state="open" if r.is_open else "settled", payment_id=None if r.payment is None else r.payment.id,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pluct.cashier import Cashier
 from pluct.engine import Engine
 from pluct.errors import MethodNotAllowed
-from pluct.web import backend, docs, hooks, payments, seed, v1
+from pluct.web import backend, docs, hooks, payments, seed, statements, v1
 from pluct.web.access import Access
 from pluct.web.endpoint import Answer, Call, Endpoint, Route
 from pluct.web.openapi import openapi
@@ -40,6 +40,10 @@ def table(access: Access, cashier: Cashier) -> list[Route]:
         Route("GET", ticket, v1.ticket, staff, problem, v1.TicketAnswer),
         Route("POST", ticket + "/capture", v1.capture, key("service"), problem, v1.TicketAnswer, v1.CaptureBody),
         Route("POST", ticket + "/void", v1.void, staff, problem, v1.TicketAnswer, v1.VoidBody),
+        Route(
+            "GET", "/v1/statements/{userId}", statements.show, own("operator"), problem, statements.StatementAnswer,
+            None, statements.StatementQuery,
+        ),
         Route("GET", "/v1/packs", money.packs, None, problem, payments.PacksAnswer),
         Route(
             "POST", "/v1/checkouts", money.buy, user(), problem, payments.CheckoutAnswer, payments.CheckoutBody,
@@ -48,6 +52,10 @@ def table(access: Access, cashier: Cashier) -> list[Route]:
         Route("GET", "/v1/checkouts/{id}", money.checkout, user("operator"), problem, payments.CheckoutAnswer),
         Route(
             "POST", "/v1/credits/request", money.request, user(), problem, payments.RequestAnswer, payments.RequestBody
+        ),
+        Route(
+            "GET", "/v1/credits/requests", money.requests, operator, problem, payments.RequestsAnswer, None,
+            payments.RequestsQuery,
         ),
         Route(
             "GET", "/v1/payments", money.payments, operator, problem, payments.PaymentsAnswer, None,
