@@ -15,8 +15,9 @@ $(STAMP): requirements-dev.lock pyproject.toml verifier/pyproject.toml
 run: setup
 	.venv/bin/pluct serve
 
+# Three at once, file by file: most tests wait for a server of theirs.
 test: setup
-	.venv/bin/python -m pytest -q
+	.venv/bin/python -m pytest -q -n 3 --dist loadfile
 
 check: setup
 	.venv/bin/ruff format --check .
