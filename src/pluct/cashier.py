@@ -192,7 +192,7 @@ class Cashier:
         gateway = self.gateways.get(name)
         if gateway is None or hook not in gateway.hooks:
             raise RouteNotFound
-        found = await self._store.checkout_by_token(_hash(token)) if token else None
+        found = await self._store.checkout_by_token(_hash(token)) if token and hook in gateway.checkout_hooks else None
         received = await gateway.receive(hook, token, headers, body, address, found)
         for notice in received.notices:
             await self.hear(gateway.name, notice)
