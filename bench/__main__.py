@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import Progress
 
-from bench import postgresql, servers
+from bench import hooks, postgresql, servers, verifier
 from bench.harness import USERS, Bench
 from bench.ledgers import funded, grown
 
@@ -176,8 +176,10 @@ def main() -> None:
         "--quick", action="store_true", help="a twentieth of the work, to see that it runs; writes nothing"
     )
     everything = {"vend": vend, "store": store, "growth": growth, "memory": memory, "cold_start": cold_start}
+    everything["webhooks"] = hooks.webhooks
     everything |= {"postgresql": postgresql.vend, "postgresql_store": postgresql.store}
     everything |= {"postgresql_growth": postgresql.growth, "postgresql_vacuum": postgresql.vacuum}
+    everything |= {"verifier": verifier.verify}
     parser.add_argument("names", nargs="*", help=f"only these: {' '.join(everything)}; writes nothing")
     chosen = parser.parse_args()
     console = Console()

@@ -26,7 +26,7 @@ from pluct.web.access import Access
 from pluct.web.routes import table
 
 SECRET = {"x-webhook-secret": WEBHOOK_SECRET}
-ROUTES = {(route.method, route.path) for route in [*table(Access("token", ("secret",))), *docs.routes({})]}
+ROUTES = {(route.method, route.path) for route in [*table(Access("token", ("secret",)), None), *docs.routes({})]}
 CALLERS = ("nobody", "webhook", "mint", "service", "operator", "user")
 ALL = set(CALLERS)
 #: Who is let in: in `open` mode, and in `token` mode where that differs.
@@ -43,6 +43,16 @@ ROLES: dict[tuple[str, str], tuple[set[str], set[str]]] = {
     ("GET", "/v1/tickets/{id}"): ({"service", "operator"}, {"service", "operator"}),
     ("POST", "/v1/tickets/{id}/capture"): ({"service"}, {"service"}),
     ("POST", "/v1/tickets/{id}/void"): ({"service", "operator"}, {"service", "operator"}),
+    ("GET", "/v1/packs"): (ALL, ALL),
+    ("POST", "/v1/checkouts"): (ALL, {"user"}),
+    ("GET", "/v1/checkouts/{id}"): (ALL, {"user", "operator"}),
+    ("POST", "/v1/credits/request"): (ALL, {"user"}),
+    ("GET", "/v1/credits/requests"): ({"operator"}, {"operator"}),
+    ("GET", "/v1/statements/{userId}"): ({"operator"}, {"user", "operator"}),
+    ("GET", "/v1/payments"): ({"operator"}, {"operator"}),
+    ("GET", "/v1/payments/{id}"): ({"operator"}, {"operator"}),
+    ("POST", "/v1/payments/{id}/assign"): ({"operator"}, {"operator"}),
+    ("POST", "/v1/payments/{id}/write-off"): ({"operator"}, {"operator"}),
     ("GET", "/.well-known/jwks.json"): (ALL, ALL),
     ("GET", "/health"): (ALL, ALL),
     ("GET", "/health/live"): (ALL, ALL),
@@ -94,7 +104,7 @@ def known(strict: Pluct) -> Keys:
 
 def ask(engine: Pluct, method: str, path: str, headers: dict[str, str]) -> httpx.Response:
     """A request to this route that is refused for nothing but who asks."""
-    ticket = {"sub": "amina", "iss": "pluct-business-engine", "aud": "premium", "jti": "none"}
+    ticket = {"sub": "amina", "iss": "pluct-business-engine", "aud": "premium", "jti": "none", "exp": 1}
     body = {"userId": "amina", "amount": 1, "reason": "a reason", "token": signed(ticket, JWT_SECRET)}
     address = path.replace("{userId}", "amina").replace("{id}", "none")
     if method == "GET":

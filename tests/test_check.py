@@ -39,6 +39,7 @@ JSON = "what is kept as JSON can be read"
 SPENT = "credits are spent on a ticket"
 CLAIMED = "a claimed grant was made"
 GRANT = "a lot is left of a grant"
+THUMBPRINT = "a signing key's id is its thumbprint"
 FILE = "the file itself is intact"
 
 
@@ -179,6 +180,8 @@ DAMAGE = [
         """UPDATE wallets SET lots = json_set(lots, '$[0][1]', (SELECT json_extract(lots, '$[0][1]')
            FROM wallets w WHERE w.user_id = 'chipo')) WHERE user_id = 'brian';""",
     ),
+    (THUMBPRINT, "a signing key of nobody", """INSERT INTO signing_keys
+        SELECT 'nobody', key, key, 1, 1, 60, NULL FROM claims ORDER BY key LIMIT 1;"""),
     (JSON, "a ticket that cannot be read", "UPDATE tickets SET taken = '[[' WHERE user_id = 'brian';"),
 ]  # fmt: skip
 INDEX_DAMAGE = """

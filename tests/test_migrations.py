@@ -59,9 +59,9 @@ def url(postgresql_url: str) -> str:
 
 
 #: The tables of the first schema, in its columns.
-FIRST = {table: columns for table, columns in rows.TABLES.items() if not re.match("payment|checkout", table)} | {
-    "wallets": rows.WALLET.replace(", standing", "")
-}
+FIRST = {
+    table: columns for table, columns in rows.TABLES.items() if not re.match("payment|checkout|signing", table)
+} | {"wallets": rows.WALLET.replace(", standing", "")}
 
 
 async def available(url: Place) -> int:

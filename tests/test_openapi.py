@@ -11,7 +11,7 @@ from pluct.web.access import Access
 from pluct.web.openapi import openapi
 from pluct.web.routes import table
 
-ROUTES = table(Access("token", ("secret",)))
+ROUTES = table(Access("token", ("secret",)), None)
 DOCUMENT = openapi(ROUTES)
 
 
@@ -51,7 +51,9 @@ def test_parameters_are_described() -> None:
         path for path, methods in DOCUMENT["paths"].items() for operation in methods.values()
         if "X-User-Id" in [p["name"] for p in operation["parameters"]]
     }  # fmt: skip
-    assert named == {"/vend-token", "/v1/vend-token", "/v1/credits/balance"}
+    assert named == {
+        "/vend-token", "/v1/vend-token", "/v1/credits/balance", "/v1/checkouts", "/v1/credits/request",
+    }  # fmt: skip
 
 
 def test_a_required_field_is_marked() -> None:

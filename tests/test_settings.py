@@ -68,8 +68,8 @@ def test_development_secrets_are_fixed_long_and_all_different(folder: Path) -> N
     """A restart in development does not spoil tickets, and no secret does another's work."""
     first, second = read(folder), read(folder)
     assert first == second
-    found = [*first.webhook_secrets, first.jwt_secret, first.user_token_secret]
-    assert len(set(found)) == 3
+    found = [*first.webhook_secrets, first.jwt_secret, first.user_token_secret, *first.key_secrets]
+    assert len(set(found)) == 4
     assert all(len(secret) >= SECRET_BYTES_MIN for secret in found)
 
 
@@ -169,9 +169,9 @@ def test_a_replica_is_named_beside_its_database(folder: Path) -> None:
         ("PLUCT_ENV", "", "development or production"),
         ("PLUCT_USER_AUTH", "closed", "open or token, not 'closed'"),
         ("PLUCT_USER_AUTH", "", "open or token"),
-        ("PLUCT_SIGNING", "EdDSA", "must be HS256"),
-        ("PLUCT_SIGNING", "none", "must be HS256"),
-        ("PLUCT_SIGNING", "", "must be HS256"),
+        ("PLUCT_SIGNING", "eddsa", "must be HS256 or EdDSA"),
+        ("PLUCT_SIGNING", "none", "must be HS256 or EdDSA"),
+        ("PLUCT_SIGNING", "", "must be HS256 or EdDSA"),
         ("PLUCT_HOST", "", "PLUCT_HOST"),
         ("DATABASE_URL", "", "sqlite:///"),
         ("DATABASE_URL", "sqlite:///", "sqlite:///relative/path.db"),
@@ -255,7 +255,6 @@ def test_a_value_of_the_wrong_type_is_refused(folder: Path, toml: str, key: str)
     ("toml", "key"),
     [
         ("prot = 8787", "prot"),
-        ("[payments]\nodd_amounts = 'packs'", "payments"),
         ("[actions.default]\nprice = 1", "price"),
         ("[actions.transcribe]\nttl = 60", "ttl"),
         ("[action.default]\ncost = 1", "action"),
@@ -317,7 +316,7 @@ def test_everything_that_is_wrong_is_said_at_once(folder: Path) -> None:
         ttl = 60
     """
     found = problems(
-        folder, toml, PLUCT_ENV="prod", PLUCT_SIGNING="EdDSA", PLUCT_USER_AUTH="maybe", DATABASE_URL="mysql://h/d",
+        folder, toml, PLUCT_ENV="prod", PLUCT_SIGNING="RS256", PLUCT_USER_AUTH="maybe", DATABASE_URL="mysql://h/d",
         USER_TOKEN_SECRET="", WEBHOOK_SECRET=",",
     )  # fmt: skip
     expected = [
@@ -359,9 +358,9 @@ def test_production_with_secrets_of_its_own_starts(folder: Path) -> None:
 
 def test_production_names_every_missing_secret(folder: Path) -> None:
     """Nothing is made up in production, and the one run shows all that is to be done."""
-    found = problems(folder, PLUCT_ENV="production", PLUCT_USER_AUTH="token")
-    assert [name for name in GOOD if not any(line.startswith(f"{name} must be set") for line in found)] == []
-    assert len(found) == len(GOOD)
+    for signing, unneeded in (("HS256", "PLUCT_KEY_SECRET"), ("EdDSA", "JWT_SECRET")):
+        found = problems(folder, PLUCT_ENV="production", PLUCT_USER_AUTH="token", PLUCT_SIGNING=signing)
+        assert {line.partition(" must be set")[0] for line in found} == GOOD.keys() - {unneeded}
 
 
 def test_production_wants_to_be_told_whether_users_are_believed(folder: Path) -> None:
@@ -423,9 +422,41 @@ def test_who_names_users_never_makes_tickets(folder: Path) -> None:
         assert "must differ" in only_problem(folder, **environ)
 
 
-def test_a_production_engine_may_not_sign_otherwise(folder: Path) -> None:
-    """EdDSA is refused at start, with a sentence."""
-    assert only_problem(folder, **PRODUCTION, PLUCT_SIGNING="EdDSA").startswith("PLUCT_SIGNING must be HS256")
+def test_a_production_engine_signs_with_keys_of_its_own(folder: Path) -> None:
+    """Under EdDSA no secret is shared, and only tickets of before need one; under HS256 nobody needs a key secret."""
+    found = read(folder, **PRODUCTION, PLUCT_SIGNING="EdDSA")
+    assert (found.signing, found.key_secrets) == ("EdDSA", (GOOD["PLUCT_KEY_SECRET"],))
+    without = {name: value for name, value in PRODUCTION.items() if name != "JWT_SECRET"}
+    assert read(folder, **without, PLUCT_SIGNING="EdDSA").jwt_secret == ""
+    assert only_problem(folder, **without).startswith("JWT_SECRET must be set")
+    without = {name: value for name, value in PRODUCTION.items() if name != "PLUCT_KEY_SECRET"}
+    assert read(folder, **without).key_secrets == ()
+    assert only_problem(folder, **without, PLUCT_SIGNING="EdDSA").startswith("PLUCT_KEY_SECRET must be set")
+
+
+@pytest.mark.parametrize("env", [{}, PRODUCTION], ids=["development", "production"])
+@pytest.mark.parametrize("name", ["JWT_SECRET", "USER_TOKEN_SECRET", "WEBHOOK_SECRET"])
+def test_what_keeps_the_keys_keeps_nothing_else(folder: Path, env: dict[str, str], name: str) -> None:
+    """The key secret is no other secret, not even one of several, in any environment."""
+    same = "s" * 40
+    several = f"{GOOD['PLUCT_KEY_SECRET']},{same}"
+    sentence = only_problem(folder, **env | {name: same, "PLUCT_KEY_SECRET": several, "PLUCT_SIGNING": "EdDSA"})
+    assert "must differ" in sentence and "PLUCT_KEY_SECRET" in sentence and same not in sentence
+
+
+def test_what_keeps_the_keys_is_no_secret_of_payments(folder: Path) -> None:
+    """Nor of a gateway."""
+    same = "s" * 40
+    environ = {"PLUCT_SIGNING": "EdDSA", "PLUCT_KEY_SECRET": same}
+    toml = '[payments]\ncallback_base_url = "https://pay.example"\n\n[gateways.paystack]'
+    assert "must differ" in only_problem(folder, **environ, PRIVACY_SECRET=same)
+    assert "must differ" in only_problem(folder, toml, **environ, PAYSTACK_SECRET_KEY=same)
+
+
+def test_key_secrets_rotate(folder: Path) -> None:
+    """The first keeps new keys, and all open; in the file they are a list."""
+    assert read(folder, PLUCT_KEY_SECRET="new, old").key_secrets == ("new", "old")
+    assert read(folder, 'key_secret = ["new", "old"]').key_secrets == ("new", "old")
 
 
 # Webhook secrets
@@ -564,7 +595,7 @@ def test_a_program_that_is_set_up_wrongly_says_so_and_ends(make_pluct: Callable[
         ('database_url = "sqlite:///a\\u0000b"', {}),
         (None, {"PLUCT_CONFIG": "."}),
         (None, {"PLUCT_CONFIG": "a" * 5000}),
-        (None, {"PLUCT_SIGNING": "EdDSA"}),
+        (None, {"PLUCT_SIGNING": "Ed25519"}),
         (None, {"PLUCT_PORT": "70000"}),
         (None, {"PLUCT_ENV": os.fsdecode(b"\xff")}),
         (None, {"JWT_SECRET": os.fsdecode(b"\xff")}),
@@ -599,7 +630,7 @@ def test_a_server_is_what_its_settings_say(make_pluct: Callable[..., Pluct]) -> 
     assert [add(secret) for secret in ("the-new-secret", "the-old-secret")] == [200, 200]
     assert [add(secret) for secret in ("the-new-secret, the-old-secret", "", *DEVELOPMENT_SECRETS.values())] == [
         401
-    ] * 5
+    ] * (2 + len(DEVELOPMENT_SECRETS))
     assert pluct.client.post("/vend-token", json={"userId": "amina"}).status_code == 401
     assert (pluct.folder / "elsewhere" / "ledger.db").exists()
     assert not pluct.database.exists()

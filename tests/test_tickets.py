@@ -104,6 +104,11 @@ FORGED = {
     "no id": signed({name: value for name, value in CLAIMS.items() if name != "jti"}),
     "a user that is no text": signed(CLAIMS | {"sub": 7}),
     "half a surrogate pair": raw({"alg": "HS256"}, json.dumps(CLAIMS | {"sub": "\ud800"}).encode()),
+    "claims that are none": raw({"alg": "HS256"}, b"[]"),
+    "a user twice": raw({"alg": "HS256"}, b'{"sub":"brian",' + json.dumps(CLAIMS).encode()[1:]),
+    "claims in UTF-16": raw({"alg": "HS256"}, json.dumps(CLAIMS).encode("utf-16")),
+    "an end that is no whole second": signed(CLAIMS | {"exp": 1_800_000_060.5}),
+    "no end": signed({name: value for name, value in CLAIMS.items() if name != "exp"}),
     "audiences": signed(CLAIMS | {"aud": ["premium"]}),
 }
 

@@ -23,7 +23,7 @@ LINE_LENGTH_MAX = 120
 FUNCTION_LINES_MAX = 70
 FILE_LINES_MAX = 900
 
-PURE = {"bisect", "collections", "hashlib", "re", "typing"}
+PURE = {"base64", "bisect", "collections", "hashlib", "re", "typing"}
 STANDARD = set(sys.stdlib_module_names) - {"sqlite3"}
 
 
@@ -53,10 +53,41 @@ ROOMS = {
     "pluct.gateways": Room(
         {*CORE, "pluct.money", "pluct.gateways"}, STANDARD | {"httpx", "msgspec", "standardwebhooks", "stripe"}
     ),
+    "pluct.cashier": Room(
+        {
+            *CORE, "pluct.catalog", "pluct.commands", "pluct.engine", "pluct.gateways", "pluct.money",
+            "pluct.payment_codes",
+        },
+        STANDARD | {"msgspec"},
+    ),
+    "pluct.statements": Room({"pluct.model"}, STANDARD | {"msgspec"}),
+    "pluct.ledger_backup": Room({"pluct.errors", "pluct.stores"}, STANDARD - {"sqlite3"}),
+    "pluct.cli_backup": Room(
+        {"pluct.app", "pluct.errors", "pluct.ledger_backup", "pluct.terminal"}, STANDARD | {"click"}
+    ),
+    "pluct.cli_statement": Room(
+        {
+            "pluct.commands.text", "pluct.engine.PAGE_MAX", "pluct.statements", "pluct.terminal",
+            "pluct.web.statements",
+        },
+        STANDARD | {"click"},
+    ),
     "pluct.catalog": Room(CORE, PURE | {"msgspec"}),
     "pluct.tickets": Room({*CORE, "pluct.catalog.ISSUER"}, STANDARD | {"msgspec", "joserfc"}),
+    "pluct.signing": Room({*CORE, "pluct.tickets"}, STANDARD | {"cryptography", "joserfc", "msgspec"}),
     "pluct.observe": Room(CORE, STANDARD | {"msgspec", "prometheus_client"}),
-    "pluct.settings": Room({*CORE, "pluct.catalog"}, STANDARD | {"msgspec"}),
+    "pluct.mpesa_statement": Room({"pluct.errors", "pluct.money"}, STANDARD | {"msgspec"}),
+    "pluct.reconcile": Room(
+        {
+            *CORE, "pluct.cashier", "pluct.gateways", "pluct.money", "pluct.mpesa_statement", "pluct.web.v1.rfc3339",
+        },
+        STANDARD | {"msgspec", "sqlite3"},
+    ),
+    "pluct.settings": Room({*CORE, "pluct.catalog", "pluct.payment_settings"}, STANDARD | {"msgspec"}),
+    "pluct.payment_settings": Room(
+        {*CORE, "pluct.catalog", "pluct.gateways.calls.is_address", "pluct.gateways.configured", "pluct.money"},
+        STANDARD | {"msgspec"},
+    ),
     "pluct.stores": Room(
         {*CORE, "pluct.commands", "pluct.ledger", "pluct.stores"}, STANDARD | {"asyncpg", "sqlite3", "msgspec"}
     ),
@@ -66,8 +97,9 @@ ROOMS = {
     ),
     "pluct.web": Room(
         {
-            *CORE, "pluct.__version__", "pluct.commands.Once", "pluct.commands.once", "pluct.commands.text",
-            "pluct.engine", "pluct.observe.Event", "pluct.web",
+            *CORE, "pluct.__version__", "pluct.cashier", "pluct.money", "pluct.commands.Once",
+            "pluct.commands.once", "pluct.commands.text",
+            "pluct.engine", "pluct.observe.Event", "pluct.statements", "pluct.web",
         },
         STANDARD | {"msgspec", "starlette"},
     ),
@@ -77,8 +109,30 @@ ROOMS = {
     ),
     "pluct.ledger_copy": Room({*CORE, "pluct.stores"}, STANDARD | {"msgspec"}),
     "pluct.workers": Room(CORE, STANDARD),
-    "pluct.app": Room({"pluct"}, STANDARD | {"msgspec", "starlette", "uvicorn", "uvloop"}),
+    "pluct.app": Room({"pluct"}, STANDARD | {"httpx", "msgspec", "starlette", "uvicorn", "uvloop"}),
     "pluct.cli": Room({"pluct"}, STANDARD | {"click", "msgspec", "rich"}),
+    "pluct.cli_payments": Room(
+        {
+            "pluct.cashier", "pluct.commands.text", "pluct.errors", "pluct.gateways", "pluct.model", "pluct.money",
+            "pluct.terminal", "pluct.web.payments",
+        },
+        STANDARD | {"click", "rich"},
+    ),
+    "pluct.cli_reconcile": Room(
+        {
+            "pluct.cashier", "pluct.errors", "pluct.mpesa_statement", "pluct.reconcile", "pluct.terminal",
+            "pluct.web.v1.rfc3339",
+        },
+        STANDARD | {"click", "msgspec", "rich"},
+    ),
+    "pluct.terminal": Room({"pluct"}, STANDARD | {"click", "msgspec", "rich"}),
+    "pluct.cli_signing": Room(
+        {
+            "pluct.app", "pluct.commands.text", "pluct.errors", "pluct.model", "pluct.signing", "pluct.terminal",
+            "pluct.web.v1",
+        },
+        STANDARD | {"click", "rich"},
+    ),
     "pluct.__main__": Room({"pluct.cli"}, set()),
 }  # fmt: skip
 
@@ -94,11 +148,11 @@ CLOCK = re.compile(
     r"(?:^|\.)(?:datetime\.(?:now|utcnow|today)|date\.today"
     r"|time\.(?:time|time_ns|gmtime|localtime|monotonic|monotonic_ns|perf_counter|perf_counter_ns))$"
 )
-ENVIRONMENT_READERS = {"pluct.app", "pluct.cli"}
+ENVIRONMENT_READERS = {"pluct.app", "pluct.cli", "pluct.terminal"}
 ENVIRONMENT = re.compile(
     r"(?:^|\.)(?:os\.(?:environb?|getenvb?|getlogin|getcwdb?)|getpass\.getuser|Path\.(?:cwd|home)|expanduser)$"
 )
-PRINTERS = {"pluct.app", "pluct.cli"}
+PRINTERS = {"pluct.app", "pluct.cli", "pluct.cli_reconcile", "pluct.terminal"}
 
 BANNED_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "core"}
 LEFT_UNDONE = re.compile(r"\b(?:TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK)\b")

@@ -10,8 +10,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import cast
@@ -19,14 +19,19 @@ from typing import cast
 import msgspec
 import uvicorn
 import uvloop
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pluct import ledger_copy
+from pluct.cashier import SWEEP_MAX as CHECKOUTS_MAX
+from pluct.cashier import Cashier
 from pluct.console.site import Console
 from pluct.engine import SWEEP_MAX, Engine
 from pluct.errors import PluctError, SetupError
+from pluct.gateways import Gateway, configured
+from pluct.gateways.privacy import Privacy
 from pluct.observe import LogHandler, LogWriter, Observer, SharedCounts, write_lines
 from pluct.settings import Settings
+from pluct.signing import KeyRing, Seal
 from pluct.stores import Store, open_store
 from pluct.tickets import HS256Signer, UserTokens, uuid7_source
 from pluct.web.access import Access
@@ -39,6 +44,9 @@ log = logging.getLogger("pluct")
 SWEEP_SECONDS = 1.0
 SWEEPS_MAX = 20  # in a row, when much is due at once
 SHARE_SECONDS = 1.0
+FOLLOW_SECONDS = 1.0  # what was changed about signing keys is known everywhere that soon
+CATCH_UP_SECONDS = 600.0
+GATEWAY_CONNECTIONS_MAX = 100
 KEEP_ALIVE_SECONDS = 75  # longer than a proxy keeps its own side open
 FINISH_SECONDS_MAX = 30  # for what is in flight when the server stops
 BACKLOG = 2048
@@ -54,9 +62,12 @@ def build_engine(settings: Settings, observer: Observer, *, serving: bool) -> En
     next_id = uuid7_source()
     read_url = settings.read_database if serving else None
     store = open_store(settings.database, now_ms, next_id, serving=serving, read_url=read_url)
+    seal = Seal(settings.key_secrets) if settings.signing == "EdDSA" else None
+    shared = HS256Signer(settings.jwt_secret) if settings.jwt_secret else None
+    ring = KeyRing(shared, seal, settings.catalog.ticket_seconds_max, now_ms)
     tokens = UserTokens(settings.user_token_secret or "unused: every user id is believed")
     return Engine(
-        store, HS256Signer(settings.jwt_secret), tokens, settings.catalog, observer, now_ms, next_id,
+        store, ring, tokens, settings.catalog, observer, now_ms, next_id,
         settings.returned_grace_seconds,
     )  # fmt: skip
 
@@ -67,12 +78,12 @@ async def copy(source: Path | str, target: Path | str, progress: ledger_copy.Pro
         raise SetupError("--from and --to name the same ledger.")
     if isinstance(source, Path) and not source.exists():
         raise SetupError(f"There is no ledger at {source}.")
-    async with _opened(source) as old, _opened(target) as new:
+    async with opened(source) as old, opened(target) as new:
         return await ledger_copy.run(old, new, progress)
 
 
 @asynccontextmanager
-async def _opened(place: Path | str) -> AsyncIterator[Store]:
+async def opened(place: Path | str) -> AsyncIterator[Store]:
     """The store there, for this process alone where that can be had."""
     store = open_store(place, now_ms, uuid7_source(), serving=True)
     await store.open()
@@ -90,12 +101,37 @@ async def migrate(settings: Settings) -> tuple[int, int]:
     return migrated
 
 
-def build(settings: Settings, engine: Engine) -> ASGIApp:
+@asynccontextmanager
+async def cashier(settings: Settings, engine: Engine) -> AsyncIterator[Cashier]:
+    """The cashier over an engine, with the gateways that the settings name."""
+    money = settings.payments
+    gateways: dict[str, Gateway] = {}
+    privacy = Privacy(money.privacy_secret.encode("utf-8", "surrogateescape"))
+    async with AsyncExitStack() as stack:
+        if money.gateways:
+            import httpx  # which takes as long as everything else together
+
+            limits = httpx.Limits(max_connections=GATEWAY_CONNECTIONS_MAX)
+            client = await stack.enter_async_context(httpx.AsyncClient(limits=limits, trust_env=False))
+            gateways = configured.make(money.gateways, money.secrets, money.callback_base_url, client, privacy, now_ms)
+        made = Cashier(engine, gateways, money.packs, money.policy, privacy, now_ms, uuid7_source())
+        try:
+            yield made
+        finally:
+            await made.close()
+
+
+def build(settings: Settings, engine: Engine, cashier: Cashier) -> ASGIApp:
     """The site over an engine whose store is open; it sweeps while it runs."""
 
     @asynccontextmanager
     async def lifespan(app: object) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(_sweep(engine)), asyncio.create_task(_share(engine.observer))]
+        sweeps: list[tuple[Callable[[], Awaitable[int]], int, float]] = [(engine.sweep, SWEEP_MAX, SWEEP_SECONDS)]
+        if cashier.gateways:
+            sweeps.append((cashier.sweep, CHECKOUTS_MAX, SWEEP_SECONDS))
+            sweeps.append((cashier.catch_up, sys.maxsize, CATCH_UP_SECONDS))
+        work = [*(_sweep(*each) for each in sweeps), _share(engine.observer), _follow(engine)]
+        tasks = [asyncio.create_task(each) for each in work]
         gc.freeze()
         gc.set_threshold(50_000, 20, 20)
         try:
@@ -106,22 +142,37 @@ def build(settings: Settings, engine: Engine) -> ASGIApp:
                 with suppress(asyncio.CancelledError):
                     await task
 
-    console = Console(engine, now_ms, secure=settings.env == "production").router()
-    return application(engine, Access(settings.user_auth, settings.webhook_secrets), lifespan, console)
+    access = Access(settings.user_auth, settings.webhook_secrets)
+    hops = settings.payments.proxy_hops
+    console = Console(engine, cashier, now_ms, hops, secure=settings.env == "production").router()
+    return application(engine, access, lifespan, cashier, hops, console)
 
 
-async def _sweep(engine: Engine) -> None:
-    """Give back and expire what is due, every second; a store that is down is asked again the next time."""
+async def _sweep(sweep: Callable[[], Awaitable[int]], most: int, seconds: float) -> None:
+    """Do what is due, at most so much at once, ever again; a store that is down is asked again the next time."""
     while True:
         try:
             for _ in range(SWEEPS_MAX):
-                if await engine.sweep() < SWEEP_MAX:
+                if await sweep() < most:
                     break
         except PluctError as error:
             log.warning("the sweep was put off: %s", error.sentence)
         except Exception:
             log.exception("the sweep failed")
-        await asyncio.sleep(SWEEP_SECONDS)
+        await asyncio.sleep(seconds)
+
+
+async def _follow(engine: Engine) -> None:
+    """Take in what has become of the signing keys, every second; those that are known serve on meanwhile."""
+    assert isinstance(engine.signer, KeyRing)
+    while True:
+        await asyncio.sleep(FOLLOW_SECONDS)
+        try:
+            await engine.signer.follow(engine.store)
+        except PluctError as error:
+            log.warning("the signing keys could not be looked at: %s", error.sentence)
+        except Exception:
+            log.exception("the signing keys could not be looked at")
 
 
 async def _share(observer: Observer) -> None:
@@ -131,10 +182,20 @@ async def _share(observer: Observer) -> None:
         await asyncio.sleep(SHARE_SECONDS)
 
 
+async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
+    """What is served until there is a site."""
+    raise AssertionError("the site is built before the server starts")
+
+
 class _Server(uvicorn.Server):
     """uvicorn's server; when it stops, whoever sends requests here is told first, and none is lost."""
 
-    def __init__(self, config: uvicorn.Config, engine: Engine, place: "_Place") -> None:
+    def __init__(self, engine: Engine, place: "_Place") -> None:
+        config = uvicorn.Config(
+            _nothing, loop="uvloop", http=OneWriteProtocol, ws="none", interface="asgi3",
+            log_config=None, access_log=False, server_header=False, proxy_headers=False,
+            timeout_graceful_shutdown=FINISH_SECONDS_MAX, timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        )  # fmt: skip
         super().__init__(config)
         self._engine, self._place = engine, place
 
@@ -218,17 +279,16 @@ def _serve(settings: Settings, place: _Place) -> None:
     writer = LogWriter(sys.stderr.fileno(), place.turn)
     _log_to(writer.write)
     engine = build_engine(settings, Observer(writer, place.counts), serving=True)
-    config = uvicorn.Config(
-        build(settings, engine), loop="uvloop", http=OneWriteProtocol, ws="none", interface="asgi3",
-        log_config=None, access_log=False, server_header=False, proxy_headers=False,
-        timeout_graceful_shutdown=FINISH_SECONDS_MAX, timeout_keep_alive=KEEP_ALIVE_SECONDS,
-    )  # fmt: skip
-    server = _Server(config, engine, place)
+    server = _Server(engine, place)
 
     async def run() -> None:
         await engine.store.open()
         try:
-            await server.serve([place.listener])
+            assert isinstance(engine.signer, KeyRing)
+            await engine.signer.open(engine.store)
+            async with cashier(settings, engine) as cashing:
+                server.config.app = build(settings, engine, cashing)
+                await server.serve([place.listener])
         finally:
             await engine.store.close()
 

@@ -3,7 +3,7 @@
 import msgspec
 
 from pluct.errors import InvalidRequest
-from pluct.model import AMOUNT_MAX, Settlement
+from pluct.model import AMOUNT_MAX, Clawback, OddAmounts, Settlement
 
 ISSUER = "pluct-business-engine"
 AUDIENCE_LENGTH_MAX = 200
@@ -39,6 +39,13 @@ class Action(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return found
 
 
+class PaymentPolicy(msgspec.Struct, frozen=True):
+    """`[payments]`: what becomes of money that fits no pack, and of credits whose money goes back."""
+
+    odd_amounts: OddAmounts = "packs"
+    clawback: Clawback = "debt"
+
+
 class Catalog(msgspec.Struct, frozen=True):
     """All actions by name; `default` is always there."""
 
@@ -62,6 +69,11 @@ class Catalog(msgspec.Struct, frozen=True):
         if not action.cost <= cost <= (action.cost_max or action.cost):
             raise InvalidRequest(f"cost for {name} must be from {action.cost} to {action.cost_max or action.cost}.")
         return action, cost
+
+    @property
+    def ticket_seconds_max(self) -> int:
+        """How long the longest-lived ticket lives."""
+        return max(action.ttl_seconds for action in self.actions.values())
 
     @property
     def audiences(self) -> frozenset[str]:

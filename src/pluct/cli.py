@@ -5,41 +5,55 @@ Every command opens the same file a server may be serving and works beside it. `
 """
 
 import asyncio
-import getpass
-import json
 import os
 import re
 import sys
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
-from uuid import uuid4
+from typing import Any, NoReturn
 
 import click
-import msgspec
 from msgspec.structs import replace
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from pluct import __version__, app, kv_import, settings
+from pluct import (
+    __version__,
+    app,
+    cli_backup,
+    cli_payments,
+    cli_reconcile,
+    cli_signing,
+    cli_statement,
+    kv_import,
+    settings,
+)
 from pluct.commands import text
-from pluct.engine import PAGE_MAX, Engine
+from pluct.engine import PAGE_MAX
 from pluct.errors import InvalidRequest, PluctError, Refusal, SetupError
 from pluct.model import Category, Role, user_account
-from pluct.observe import Observer
 from pluct.stores import Violation
+from pluct.terminal import (
+    as_json_option,
+    current_settings,
+    err,
+    example,
+    local_actor,
+    out,
+    plain,
+    print_fields,
+    print_json,
+    print_table,
+    progress,
+    request_id,
+    shown,
+    steps,
+    with_engine,
+)
 from pluct.web import v1
 from pluct.web.endpoint import Call
 from pluct.web.problems import problem
 
-T = TypeVar("T")
 REFUSED, COULD_NOT_RUN = 1, 2
 _NUMBERS = {"ignore_unknown_options": True}  # lets -5 be an amount
-
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
 
 
 def main() -> NoReturn:
@@ -58,13 +72,13 @@ def main() -> NoReturn:
         sys.exit(0)
     except PluctError as error:
         if as_json:
-            _print_json(problem(error, Call({}, _request_id())).content)
+            print_json(problem(error, Call({}, {}, request_id())).content)
         else:
             err.print(f"[bold red]{error.title}:[/] ", end="")
-            err.print(_shown(error.sentence), markup=False, soft_wrap=True)
+            err.print(shown(error.sentence), markup=False, soft_wrap=True)
         sys.exit(REFUSED if isinstance(error, Refusal) else COULD_NOT_RUN)
     except Exception as error:
-        err.print(_shown(f"This is a bug in pluct: {type(error).__name__}: {error}"), markup=False, soft_wrap=True)
+        err.print(shown(f"This is a bug in pluct: {type(error).__name__}: {error}"), markup=False, soft_wrap=True)
         sys.exit(COULD_NOT_RUN)
     sys.exit(0)
 
@@ -97,19 +111,12 @@ class _Credits(click.ParamType[int]):
 CREDITS = _Credits()
 
 
-def _example(*lines: str) -> str:
-    return "\b\nExamples:\n" + "\n".join("  " + line for line in lines)
-
-
-as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-
-
 # Serving
 
 
 @cli.command(
     short_help="Serve the HTTP interface.",
-    epilog=_example(
+    epilog=example(
         "pluct serve",
         "pluct serve --port 0",
         "PLUCT_ENV=production PLUCT_USER_AUTH=token … pluct serve --host 0.0.0.0",
@@ -129,7 +136,7 @@ def serve(host: str | None, port: int | None, workers: int, drain: float) -> Non
     Several workers share one port and one PostgreSQL database. Behind a load balancer, --drain gives it time to notice
     that this server is about to stop (docs/operations.md, "Rolling restarts").
     """
-    found = _settings()
+    found = current_settings()
     if workers > 1 and isinstance(found.database, Path):
         raise SetupError("--workers: one SQLite file is served by one process. Leave --workers out.")
     app.serve(
@@ -146,17 +153,17 @@ def keys() -> None:
     """Make, list and revoke API keys: mint (payment back offices), service (premium backends), operator (support)."""
 
 
-@keys.command("create", epilog=_example("pluct keys create --role service --name transcriber"))
+@keys.command("create", epilog=example("pluct keys create --role service --name transcriber"))
 @click.option("--role", required=True, type=click.Choice(["mint", "service", "operator"]), help="What it may do.")
 @click.option("--name", required=True, help="Whom it is for.")
 @as_json_option
 def keys_create(role: Role, name: str, as_json: bool) -> None:
     """Make a key. Its secret is shown once and not kept: store it now."""
-    key, secret = _with_engine(lambda engine: engine.create_key(role, text(name, "--name")))
+    key, secret = with_engine(lambda engine: engine.create_key(role, text(name, "--name")))
     if as_json:
-        _print_json({"id": key.id, "role": key.role, "name": key.name, "secret": secret})
+        print_json({"id": key.id, "role": key.role, "name": key.name, "secret": secret})
         return
-    _print_fields({"id": key.id, "role": key.role, "name": key.name, "secret": secret})
+    print_fields({"id": key.id, "role": key.role, "name": key.name, "secret": secret})
     err.print("The secret is shown this once. Send it as: Authorization: Bearer <secret>", style="yellow")
 
 
@@ -164,27 +171,27 @@ def keys_create(role: Role, name: str, as_json: bool) -> None:
 @as_json_option
 def keys_list(as_json: bool) -> None:
     """All keys, oldest first, without their secrets."""
-    found = _with_engine(lambda engine: engine.store.api_keys())
+    found = with_engine(lambda engine: engine.store.api_keys())
     if as_json:
-        _print_json({"keys": [_key_fields(key) for key in found]})
+        print_json({"keys": [_key_fields(key) for key in found]})
         return
     table = Table(Column("id", no_wrap=True), Column("role", no_wrap=True), "name", "created", "revoked")
     for key in found:  # an id in one piece, to be copied
         revoked = "" if key.revoked_at is None else v1.rfc3339(key.revoked_at)[:10]
-        table.add_row(key.id, key.role, _plain(key.name), v1.rfc3339(key.created_at)[:10], revoked)
-    _print_table(table, "There are no keys yet: pluct keys create --help")
+        table.add_row(key.id, key.role, plain(key.name), v1.rfc3339(key.created_at)[:10], revoked)
+    print_table(table, "There are no keys yet: pluct keys create --help")
 
 
-@keys.command("revoke", epilog=_example("pluct keys revoke key_0123456789abcdef"))
+@keys.command("revoke", epilog=example("pluct keys revoke key_0123456789abcdef"))
 @click.argument("key_id", metavar="ID")
 @as_json_option
 def keys_revoke(key_id: str, as_json: bool) -> None:
     """Revoke a key for good; the next request with it is refused."""
-    key = _with_engine(lambda engine: engine.revoke_key(text(key_id, "ID")))
+    key = with_engine(lambda engine: engine.revoke_key(text(key_id, "ID")))
     if key is None:
         raise InvalidRequest("There is no key with this id; see: pluct keys list")
     if as_json:
-        _print_json(_key_fields(key))
+        print_json(_key_fields(key))
     else:
         out.print(f"{key.id} is revoked.")
 
@@ -204,7 +211,7 @@ def credits() -> None:
 
 @credits.command(
     context_settings=_NUMBERS,
-    epilog=_example(
+    epilog=example(
         'pluct credits grant amina 10 --reason "paid by hand" --reference QKJ41H7XYZ',
         'pluct credits grant amina 3 --reason welcome --promotional --expires 30d',
     ),
@@ -221,23 +228,23 @@ def grant(
 ) -> None:
     """Give USER AMOUNT credits."""
     category: Category = "promotional" if promotional else "paid"
-    granted = _with_engine(
+    granted = with_engine(
         lambda engine: engine.grant(
-            text(user, "USER"), amount, source="operator", actor=_local_actor(), category=category,
+            text(user, "USER"), amount, source="operator", actor=local_actor(), category=category,
             reason=text(reason, "--reason"), reference=None if reference is None else text(reference, "--reference"),
             expires_at=None if expires is None else _expiry(expires),
         )
     )  # fmt: skip
     if as_json:
-        _print_json(v1.add_answer(granted, _request_id()))
+        print_json(v1.add_answer(granted, request_id()))
         return
     again = "Granted before, and not again:" if granted.replayed else "Granted"
-    out.print(f"{again} [bold]{granted.amount}[/] credits; {_plain(user)} can spend {granted.available_after}.")
+    out.print(f"{again} [bold]{granted.amount}[/] credits; {plain(user)} can spend {granted.available_after}.")
 
 
 @credits.command(
     context_settings=_NUMBERS,
-    epilog=_example(
+    epilog=example(
         'pluct credits adjust amina -5 --reason "sold twice"', 'pluct credits adjust amina +2 --reason sorry'
     ),
 )  # fmt: skip
@@ -247,34 +254,34 @@ def grant(
 @as_json_option
 def adjust(user: str, amount: int, reason: str, as_json: bool) -> None:
     """Correct USER's balance by ±AMOUNT credits. It never goes below zero."""
-    adjusted = _with_engine(
-        lambda engine: engine.adjust(text(user, "USER"), amount, text(reason, "--reason"), _local_actor())
+    adjusted = with_engine(
+        lambda engine: engine.adjust(text(user, "USER"), amount, text(reason, "--reason"), local_actor())
     )
     if as_json:
-        _print_json(v1.entry_answer(adjusted.entry))
+        print_json(v1.entry_answer(adjusted.entry))
     else:
-        out.print(f"Adjusted by {amount:+d}; {_plain(user)} can spend {adjusted.entry.available_after}.")
+        out.print(f"Adjusted by {amount:+d}; {plain(user)} can spend {adjusted.entry.available_after}.")
 
 
-@credits.command(epilog=_example("pluct credits show amina", "pluct credits show amina --json"))
+@credits.command(epilog=example("pluct credits show amina", "pluct credits show amina --json"))
 @click.argument("user")
 @as_json_option
 def show(user: str, as_json: bool) -> None:
     """What USER has, and in which lots, next expiry first."""
-    wallet = _with_engine(lambda engine: engine.wallet(text(user, "USER")))
-    answer = v1.wallet_answer(wallet, _request_id())
+    wallet = with_engine(lambda engine: engine.wallet(text(user, "USER")))
+    answer = v1.wallet_answer(wallet, request_id())
     if as_json:
-        _print_json(answer)
+        print_json(answer)
         return
-    _print_fields({"user": answer.user_id, "available": answer.available, "of which given": answer.bonus,
+    print_fields({"user": answer.user_id, "available": answer.available, "of which given": answer.bonus,
                    "held by tickets": answer.held, "owed": answer.debt, "last change": answer.updated_at})  # fmt: skip
     table = Table("grant", "left", "kind", "priority", "expires")
     for lot in answer.lots:
         table.add_row(lot.grant_id, str(lot.remaining), lot.category, str(lot.priority), lot.expires_at or "never")
-    _print_table(table, "Nothing is left to spend.")
+    print_table(table, "Nothing is left to spend.")
 
 
-@credits.command(epilog=_example("pluct credits history amina", "pluct credits history amina --limit 200 --json"))
+@credits.command(epilog=example("pluct credits history amina", "pluct credits history amina --limit 200 --json"))
 @click.argument("user")
 @click.option("--limit", type=click.IntRange(1, PAGE_MAX), default=50, show_default=True, help="Entries on a page.")
 @click.option("--cursor", help="The nextCursor of an earlier page.")
@@ -282,10 +289,10 @@ def show(user: str, as_json: bool) -> None:
 def history(user: str, limit: int, cursor: str | None, as_json: bool) -> None:
     """Where USER's credits came from and went, newest first."""
     cursor = None if cursor is None else text(cursor, "--cursor")
-    page, following = _with_engine(lambda engine: engine.history(text(user, "USER"), limit, cursor))
-    answer = v1.history_answer(page, following, _request_id())
+    page, following = with_engine(lambda engine: engine.history(text(user, "USER"), limit, cursor))
+    answer = v1.history_answer(page, following, request_id())
     if as_json:
-        _print_json(answer)
+        print_json(answer)
         return
     table = Table("#", "when (UTC)", "what", "change", "left", "held", "other side", "why")
     own = user_account(user)
@@ -296,9 +303,9 @@ def history(user: str, limit: int, cursor: str | None, as_json: bool) -> None:
         change = f"{sign * e.amount:+d}" if sign else f"({e.amount})"
         table.add_row(
             str(e.number), e.at[:19].replace("T", " "), e.kind, change, str(e.available_after), str(e.held_after),
-            _plain(other), _plain(why),
+            plain(other), plain(why),
         )  # fmt: skip
-    _print_table(table, "There are no entries.")
+    print_table(table, "There are no entries.")
     if following is not None:
         out.print(f"Older entries: --cursor {following}", style="dim")
 
@@ -306,14 +313,14 @@ def history(user: str, limit: int, cursor: str | None, as_json: bool) -> None:
 # The whole ledger
 
 
-@cli.command(epilog=_example("pluct check", "pluct check --json"))
+@cli.command(epilog=example("pluct check", "pluct check --json"))
 @as_json_option
 def check(as_json: bool) -> None:
     """Verify every invariant over the whole ledger. Exit 0: sound; 1: broken, each finding named; 2: could not run."""
-    with _steps("checking") as step:
-        violations = _with_engine(lambda engine: engine.store.check(step))
+    with steps("checking") as step:
+        violations = with_engine(lambda engine: engine.store.check(step))
     if as_json:
-        _print_json({"ok": not violations, "violations": violations})
+        print_json({"ok": not violations, "violations": violations})
     elif violations:
         _print_violations(violations)
         err.print("The ledger is broken. Stop the server, keep a copy of the file, and see docs/operations.md.")
@@ -323,7 +330,7 @@ def check(as_json: bool) -> None:
         sys.exit(REFUSED)
 
 
-@cli.command(epilog=_example("pluct migrate", "DATABASE_URL=postgresql://owner@db/pluct pluct migrate --json"))
+@cli.command(epilog=example("pluct migrate", "DATABASE_URL=postgresql://owner@db/pluct pluct migrate --json"))
 @as_json_option
 def migrate(as_json: bool) -> None:
     """Make the ledger's tables, or bring them up to date after an upgrade; do nothing if they are.
@@ -331,19 +338,19 @@ def migrate(as_json: bool) -> None:
     Every command does so by itself where it may. In PostgreSQL, run this as a role that may create tables, if the
     server's own role may not.
     """
-    found = _settings()
+    found = current_settings()
     before, now = asyncio.run(app.migrate(found))
     shown = settings.shown(found.database)
     if as_json:
-        _print_json({"database": shown, "from": before, "to": now})
+        print_json({"database": shown, "from": before, "to": now})
     elif before == now:
-        out.print(f"{_plain(shown)} is up to date: it has schema {now}.", soft_wrap=True)
+        out.print(f"{plain(shown)} is up to date: it has schema {now}.", soft_wrap=True)
     else:
-        out.print(f"{_plain(shown)} has schema {now} now; it had {before or 'none'}.", soft_wrap=True)
+        out.print(f"{plain(shown)} has schema {now} now; it had {before or 'none'}.", soft_wrap=True)
 
 
 @cli.command(
-    epilog=_example(
+    epilog=example(
         "pluct copy --from sqlite:///data/pluct.db --to postgresql://pluct@db/pluct",
         "PGPASSWORD=… pluct copy --from postgresql://pluct@db/pluct --to sqlite:///data/pluct.db --json",
     )
@@ -359,10 +366,10 @@ def copy(source: str, target: str, as_json: bool) -> None:
     """
     old = settings.database(source, Path.cwd(), "--from")
     new = settings.database(target, Path.cwd(), "--to")
-    with _steps("copying") as step:
+    with steps("copying") as step:
         report = asyncio.run(app.copy(old, new, step))
     if as_json:
-        _print_json(report)
+        print_json(report)
     elif report.violations:
         _print_violations(report.violations)
         err.print("The ledger is broken, and nothing was copied. See docs/operations.md.")
@@ -380,7 +387,7 @@ def copy(source: str, target: str, as_json: bool) -> None:
 @cli.command(
     "import-kv",
     short_help="Import the old key-value ledger.",
-    epilog=_example("pluct import-kv wallets.json", "pluct import-kv wallets.json --json"),
+    epilog=example("pluct import-kv wallets.json", "pluct import-kv wallets.json --json"),
 )
 @click.argument("file", type=click.Path(path_type=Path))
 @as_json_option
@@ -390,13 +397,11 @@ def import_kv(file: Path, as_json: bool) -> None:
     Keys with the prefixes user: and credits: name the same user. Running it again imports nothing twice.
     """
     pairs = kv_import.read(file)
-    with _progress() as progress:
-        task = progress.add_task("importing", total=len(pairs))
-        report = _with_engine(
-            lambda engine: kv_import.run(engine, pairs, _local_actor(), lambda n: progress.advance(task, n))
-        )
+    with progress() as bar:
+        task = bar.add_task("importing", total=len(pairs))
+        report = with_engine(lambda engine: kv_import.run(engine, pairs, local_actor(), lambda n: bar.advance(task, n)))
     if as_json:
-        _print_json(report)
+        print_json(report)
     else:
         out.print(
             f"Users imported: {report.imported}, with {report.credits} credits. Imported before: {report.already}. "
@@ -404,39 +409,21 @@ def import_kv(file: Path, as_json: bool) -> None:
         )
         table = Table("refused key", "why")
         for refused in report.refused:
-            table.add_row(_plain(refused.key), _plain(refused.reason))
-        _print_table(table, "")
+            table.add_row(plain(refused.key), plain(refused.reason))
+        print_table(table, "")
     if report.refused:
         sys.exit(REFUSED)
 
 
+cli_payments.payments.add_command(cli_reconcile.reconcile)
+cli.add_command(cli_payments.payments)
+cli.add_command(cli_payments.daraja)
+cli.add_command(cli_backup.backup)
+cli.add_command(cli_backup.restore)
+cli.add_command(cli_signing.signing_keys)
+cli.add_command(cli_statement.show_statement)
+
 # Means
-
-
-def _settings() -> settings.Settings:
-    return settings.load(os.environ, Path.cwd())
-
-
-def _with_engine(work: Callable[[Engine], Awaitable[T]]) -> T:
-    """Open the ledger as a guest, do the work, and let go."""
-    engine = app.build_engine(_settings(), Observer(None), serving=False)
-
-    async def run() -> T:
-        await engine.store.open()
-        try:
-            return await work(engine)
-        finally:
-            await engine.store.close()
-
-    return asyncio.run(run())
-
-
-def _local_actor() -> str:
-    """Who sits at this terminal."""
-    try:
-        return "cli:" + getpass.getuser()
-    except (KeyError, OSError):
-        return "cli"
 
 
 def _expiry(when: str) -> int:
@@ -451,59 +438,8 @@ def _expiry(when: str) -> int:
     return app.now_ms() + hours * 3_600_000
 
 
-def _request_id() -> str:
-    return f"cli-{uuid4()}"
-
-
-def _progress() -> Progress:
-    """A bar on the terminal for what takes a while; silent where nobody looks."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
-
-
-@contextmanager
-def _steps(what: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Progress in steps of their own names and lengths."""
-    with _progress() as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda name, done, total: progress.update(task, description=name, completed=done, total=total)
-
-
 def _print_violations(violations: list[Violation]) -> None:
     table = Table("broken", "where", "found")
     for violation in violations:
-        table.add_row(violation.invariant, _plain(violation.subject), _plain(violation.found))
-    _print_table(table, "")
-
-
-def _print_json(value: object) -> None:
-    data = json.loads(msgspec.json.encode(value))
-    sys.stdout.write(json.dumps(data, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None) + "\n")
-
-
-def _print_fields(fields: dict[str, object]) -> None:
-    table = Table(show_header=False, box=None)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for name, value in fields.items():
-        table.add_row(name, _plain(str(value)))
-    out.print(table)
-
-
-def _print_table(table: Table, empty: str) -> None:
-    for column in table.columns:
-        column.overflow = "fold"
-    if table.row_count:
-        out.print(table)
-    elif empty:
-        out.print(empty)
-
-
-def _plain(value: str) -> str:
-    """Text from outside as it is: no markup in it means anything, and what the terminal cannot show is escaped."""
-    return _shown(value).replace("[", "\\[")
-
-
-def _shown(value: str) -> str:
-    """Text from outside in characters that every terminal can be sent."""
-    return value.encode("utf-8", "backslashreplace").decode()
+        table.add_row(violation.invariant, plain(violation.subject), plain(violation.found))
+    print_table(table, "")

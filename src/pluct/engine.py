@@ -83,7 +83,7 @@ class Engine:
             user_id, self._next_id(), action, sold.audience, price, sold.ttl_seconds, sold.settle, sold.report_seconds,
             claims,
         )  # fmt: skip
-        vended = await self._submit(command, Vended, "vend", price)
+        vended = await self.submit(command, Vended, "vend", price)
         assert vended.ticket is not None
         return Vending(self.signer.sign(vended.ticket), vended.ticket, vended.available_after, vended.replayed)
 
@@ -100,7 +100,7 @@ class Engine:
             user_id, self._next_id(), _amount(amount), source, category, priority, expires_at, reference, reason, actor,
             claims, seen,
         )  # fmt: skip
-        return await self._submit(command, Granted, "grant", amount)
+        return await self.submit(command, Granted, "grant", amount)
 
     async def adjust(
         self, user_id: str, amount: int, reason: str, actor: str, claim: Once | None = None, seen: int | None = None
@@ -110,26 +110,26 @@ class Engine:
             raise InvalidRequest("amount must not be 0: give a positive or a negative number of credits.")
         _amount(abs(amount))
         command = Adjust(user_id, self._next_id(), amount, reason, actor, _claims(claim), seen)
-        return await self._submit(command, Adjusted, "adjust")
+        return await self.submit(command, Adjusted, "adjust")
 
     async def redeem(self, token: str, claim: Once | None = None) -> Changed:
         """Accept a ticket, once."""
         said = self.signer.verify(token)
         if said.aud not in self.catalog.audiences:
             raise Unauthorized("The token is for an audience this engine does not sell to.")
-        return await self._submit(Redeem(said.sub, said.jti, said.aud, _claims(claim)), Changed, "redeem")
+        return await self.submit(Redeem(said.sub, said.jti, said.aud, _claims(claim)), Changed, "redeem")
 
     async def capture(self, ticket_id: str, amount: int | None, claim: Once | None = None) -> Changed:
         """Keep all or part of a redeemed ticket's hold."""
         ticket = _found(await self.store.ticket(ticket_id))
         command = Capture(ticket.user_id, ticket_id, amount, self._grace_seconds, _claims(claim))
-        return await self._submit(command, Changed, "capture")
+        return await self.submit(command, Changed, "capture")
 
     async def void(self, ticket_id: str, reason: str, actor: str, claim: Once | None = None) -> Changed:
         """Give a ticket's credits back."""
         ticket = _found(await self.store.ticket(ticket_id))
         command = Void(ticket.user_id, ticket_id, self._grace_seconds, reason, actor, _claims(claim))
-        return await self._submit(command, Changed, "void")
+        return await self.submit(command, Changed, "void")
 
     async def balance(self, user_id: str) -> Wallet:
         """The user's wallet; an unknown user's is empty."""
@@ -151,6 +151,13 @@ class Engine:
         if not entries:
             raise InvalidRequest("cursor is not one this wallet's history gave.")
         return entries, entries[-1].previous_id
+
+    async def statement(self, user_id: str, limit: int, cursor: str | None) -> tuple[Wallet, list[Entry], str | None]:
+        """A wallet with a page of its entries and the cursor of the next page; an unknown user's is empty."""
+        wallet = await self.balance(user_id)
+        if not wallet.entries and cursor is None:
+            return wallet, [], None
+        return wallet, *await self.history(user_id, limit, cursor)
 
     async def ticket(self, ticket_id: str) -> Ticket:
         """One ticket."""
@@ -201,7 +208,8 @@ class Engine:
             raise outcome
         return outcome
 
-    async def _submit(self, command: Command, kind: type[_Outcome], verb: str, credits: int = 0) -> _Outcome:
+    async def submit(self, command: Command, kind: type[_Outcome], verb: str, credits: int = 0) -> _Outcome:
+        """Have a command decided, and count what came of it. Raises its refusal."""
         try:
             outcome = await self._raw(command)
         except PluctError as error:

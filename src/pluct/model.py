@@ -5,6 +5,8 @@ Nothing here knows where values are kept, how they are sent or what may be done 
 ending in `_seconds` is a duration. Ids are UUIDv7 in their text form.
 """
 
+import hashlib
+from base64 import urlsafe_b64encode
 from typing import Literal
 
 import msgspec
@@ -349,6 +351,29 @@ class ApiKey(msgspec.Struct, frozen=True, gc=False):
     secret_hash: bytes
     created_at: int
     revoked_at: int | None = None
+
+
+class SigningKey(msgspec.Struct, frozen=True, gc=False):
+    """A key that signs tickets (Ed25519). Its id is its public key's thumbprint; the private key is kept encrypted."""
+
+    kid: str
+    public: bytes
+    sealed: bytes  # the private key, under PLUCT_KEY_SECRET
+    created_at: int  # published from then on
+    signs_from: int  # the tickets issued from then on, until another key takes over
+    ticket_seconds: int  # no ticket that it signs lives longer
+    retired_at: int | None = None  # from then on it is not believed any more
+
+
+def thumbprint(public: bytes) -> str:
+    """The id of an Ed25519 public key: the SHA-256 of its JWK in canonical form (RFC 7638)."""
+    jwk = f'{{"crv":"Ed25519","kty":"OKP","x":"{base64url(public)}"}}'
+    return base64url(hashlib.sha256(jwk.encode()).digest())
+
+
+def base64url(data: bytes) -> str:
+    """Base64 for URLs, without padding (RFC 7515, section 2)."""
+    return urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def user_account(user_id: str) -> str:

@@ -11,13 +11,16 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from pluct import payment_settings
 from pluct.catalog import Action, Catalog
 from pluct.errors import SetupError
+from pluct.payment_settings import PaymentSettings
 
 DEVELOPMENT_SECRETS = {
     "WEBHOOK_SECRET": "local-dev-webhook-secret-never-use-in-prod-67890",
     "JWT_SECRET": "local-dev-jwt-secret-never-use-in-prod-24680",
     "USER_TOKEN_SECRET": "local-dev-user-token-secret-never-use-in-prod-13579",
+    "PLUCT_KEY_SECRET": "local-dev-key-secret-never-use-in-prod-97531",
 }
 DEFAULTS = {
     "PLUCT_ENV": "development",
@@ -32,6 +35,7 @@ NUMBERS = ("PLUCT_PORT", "RETURNED_GRACE_SECONDS")
 OPTIONAL = ("DATABASE_READ_URL",)
 NAMES = (*DEFAULTS, *DEVELOPMENT_SECRETS, *OPTIONAL)
 SECRET_BYTES_MIN = 32
+SEVERAL = ("WEBHOOK_SECRET", "PLUCT_KEY_SECRET")  # of which several are accepted while they are changed
 _POSTGRESQL = ("postgresql:", "postgres:")
 
 
@@ -49,6 +53,9 @@ class Settings(msgspec.Struct, frozen=True):
     returned_grace_seconds: int
     catalog: Catalog
     read_database: str | None = None  # a replica of the PostgreSQL database
+    payments: PaymentSettings = PaymentSettings()
+    signing: str = "HS256"
+    key_secrets: tuple[str, ...] = ()  # what EdDSA keys are kept under
 
     def __repr__(self) -> str:
         return f"Settings(env={self.env!r}, database={shown(self.database)!r}, user_auth={self.user_auth!r})"
@@ -70,6 +77,7 @@ def load(environ: Mapping[str, str], cwd: Path) -> Settings:
     file = cwd / environ.get("PLUCT_CONFIG", "pluct.toml")
     document = _read(file, problems)
     actions = _actions(document.pop("actions", {}), file, problems)
+    money = payment_settings.take(document)
     values = {name: environ[name] for name in NAMES if name in environ and name != "RETURNED_GRACE_SECONDS"}
     where = {name: name for name in NAMES}  # how a setting is called where it was set
     for key, value in document.items():
@@ -79,7 +87,7 @@ def load(environ: Mapping[str, str], cwd: Path) -> Settings:
             continue
         if name not in values:
             where[name] = f"{file}: {key}"
-        if isinstance(value, list) and name == "WEBHOOK_SECRET" and all(isinstance(v, str) for v in value):
+        if isinstance(value, list) and name in SEVERAL and all(isinstance(v, str) for v in value):
             values.setdefault(name, ",".join(value))
         elif isinstance(value, str):
             values.setdefault(name, value)
@@ -112,14 +120,22 @@ def load(environ: Mapping[str, str], cwd: Path) -> Settings:
     user_auth = one_of("PLUCT_USER_AUTH", "open", "token")
     if not values["PLUCT_HOST"]:
         problems.append("PLUCT_HOST must not be empty; 127.0.0.1 is this machine alone, 0.0.0.0 every address it has.")
-    if values["PLUCT_SIGNING"] != "HS256":
-        problems.append("PLUCT_SIGNING must be HS256: this version signs with nothing else.")
-    webhook, jwt, user_token = _secrets(values, production, user_auth, problems)
+    signing = one_of("PLUCT_SIGNING", "HS256", "EdDSA")
+    unneeded = {"USER_TOKEN_SECRET": user_auth == "open", "JWT_SECRET": signing == "EdDSA"}
+    unneeded["PLUCT_KEY_SECRET"] = signing != "EdDSA"
+    webhook, jwt, user_token, key_secrets = _secrets(values, production, unneeded, problems)
     ledger = _database("DATABASE_URL", values["DATABASE_URL"], cwd, problems)
+    payments = payment_settings.load(money, environ, production, file, problems)
+    if production:
+        engines = {"WEBHOOK_SECRET": webhook, "JWT_SECRET": (jwt,), "USER_TOKEN_SECRET": (user_token,)}
+        payment_settings.equal_secrets(payments, engines, problems)
+    if {jwt, user_token, *webhook, payments.privacy_secret, *payments.secrets.values()}.intersection(key_secrets):
+        problems.append("PLUCT_KEY_SECRET must differ from all other secrets: it keeps the keys that make tickets.")
     settings = Settings(
         values["PLUCT_ENV"], ledger, webhook, jwt, user_token, user_auth,
         values["PLUCT_HOST"], whole("PLUCT_PORT", 65535), whole("RETURNED_GRACE_SECONDS", 315_360_000),
         Catalog({"default": Action()} | actions), _replica(values.get("DATABASE_READ_URL"), ledger, problems),
+        payments, signing, key_secrets,
     )  # fmt: skip
     if problems:
         raise SetupError("The engine cannot start:\n" + "\n".join("- " + problem for problem in problems))
@@ -176,15 +192,14 @@ def _action(table: dict[str, Any], where: str, problems: list[str]) -> Action:
 
 
 def _secrets(
-    values: dict[str, str], production: bool, user_auth: str, problems: list[str]
-) -> tuple[tuple[str, ...], str, str]:
+    values: dict[str, str], production: bool, unneeded: dict[str, bool], problems: list[str]
+) -> tuple[tuple[str, ...], str, str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for name, development in DEVELOPMENT_SECRETS.items():
-        needed = name != "USER_TOKEN_SECRET" or user_auth == "token"
-        if production and needed and name not in values:
+        if production and not unneeded.get(name) and name not in values:
             problems.append(f"{name} must be set in production, to at least {SECRET_BYTES_MIN} random bytes.")
         text = values.get(name, "" if production else development)
-        secrets = tuple(part.strip() for part in text.split(",")) if name == "WEBHOOK_SECRET" else (text,)
+        secrets = tuple(part.strip() for part in text.split(",")) if name in SEVERAL else (text,)
         if name in values and not all(secrets):
             problems.append(f"{name} is set but empty; set it to a random secret, or unset it in development.")
         if production and name in values:
@@ -198,7 +213,7 @@ def _secrets(
         problems.append("JWT_SECRET and USER_TOKEN_SECRET must differ: who names users must not make tickets.")
     if production and ({jwt, user_token} - {""}) & set(found["WEBHOOK_SECRET"]):
         problems.append("WEBHOOK_SECRET must differ from JWT_SECRET and from USER_TOKEN_SECRET.")
-    return found["WEBHOOK_SECRET"], jwt, user_token
+    return found["WEBHOOK_SECRET"], jwt, user_token, tuple(secret for secret in found["PLUCT_KEY_SECRET"] if secret)
 
 
 def _replica(url: str | None, ledger: Path | str, problems: list[str]) -> str | None:

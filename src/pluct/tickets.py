@@ -1,22 +1,25 @@
 """Tickets as JSON Web Tokens (RFC 7519), and their keys.
 
 A token is a pure function of the committed ticket and the key: the same row signs to the same bytes, so a retried
-vend signs again and never debits again. Whoever signs sits behind `Signer`; HS256 is written out here because it is
-on the path of every vend (a library costs four times as much), and the library is the judge of it in the tests.
-Verifying is off that path and is left to the library.
+vend signs again and never debits again. Whoever signs sits behind `Signer` (the keys of EdDSA are in `signing.py`);
+HS256 is written out here because it is on the path of every vend (a library costs four times as much), and the library
+is the judge of it in the tests. Verifying is off that path and is left to the library.
 """
 
 import hashlib
+import json
 import os
 import time
+from base64 import urlsafe_b64decode
 from binascii import b2a_base64
 from collections.abc import Callable
 from typing import Any, Protocol, TypeGuard
 
 import msgspec
-from joserfc import jwt
+from joserfc import jws
 from joserfc.errors import JoseError
-from joserfc.jwk import OctKey
+from joserfc.jwk import Key, OctKey
+from joserfc.jws import JWSRegistry
 
 from pluct.catalog import ISSUER
 from pluct.errors import Unauthorized
@@ -24,6 +27,8 @@ from pluct.model import Ticket
 
 #: No token of ours is longer; a longer one is not looked at.
 TOKEN_LENGTH_MAX = 8_192
+#: What a key of this kind may have signed with.
+HS256 = JWSRegistry(algorithms=["HS256"])
 _SECONDS_MAX = 10**12
 
 
@@ -33,6 +38,14 @@ class TicketClaims(msgspec.Struct, frozen=True):
     sub: str
     jti: str
     aud: str
+
+
+class _Times(msgspec.Struct):
+    """The times of a ticket are whole seconds; they are the ledger's to judge, and only their types are looked at."""
+
+    exp: int
+    iat: int = 0
+    nbf: int = 0
 
 
 class Signer(Protocol):
@@ -69,36 +82,22 @@ class HS256Signer:
     def __init__(self, secret: str) -> None:
         self._secret = secret.encode()
         self._key = OctKey.import_key(self._secret)
-        self._head = _base64url(b'{"alg":"HS256","typ":"JWT"}') + b"."
+        self._head = base64url(b'{"alg":"HS256","typ":"JWT"}') + b"."
         padded = (self._secret if len(self._secret) <= 64 else hashlib.sha256(self._secret).digest()).ljust(64, b"\0")
         self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in padded))  # HMAC's two hashes (RFC 2104), begun once
         self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in padded))
-        self._encode = msgspec.json.Encoder().encode
 
     def sign(self, ticket: Ticket) -> str:
         """The compact JWS of the ticket's claims."""
-        issued = ticket.issued_at // 1000
-        claims = _Claims(
-            ISSUER, ticket.audience, ticket.user_id, ticket.id, issued, issued, ticket.expires_at // 1000,
-            ticket.action, ticket.cost,
-        )  # fmt: skip
-        signed = self._head + _base64url(self._encode(claims))
+        signed = self._head + payload(ticket)
         inner, outer = self._inner.copy(), self._outer.copy()
         inner.update(signed)
         outer.update(inner.digest())
-        return (signed + b"." + _base64url(outer.digest())).decode("ascii")
+        return (signed + b"." + base64url(outer.digest())).decode("ascii")
 
     def verify(self, token: str) -> TicketClaims:
         """Check algorithm, signature, issuer and the claims' types."""
-        claims = verified_claims(token, self._key)
-        if claims.get("iss") != ISSUER:
-            raise Unauthorized("The token was not issued by this engine.")
-        try:
-            said = msgspec.convert(claims, TicketClaims)
-            f"{said.sub}{said.jti}{said.aud}".encode()  # half a surrogate pair names nobody
-            return said
-        except (msgspec.ValidationError, UnicodeEncodeError):
-            raise Unauthorized("The token is not a ticket.") from None
+        return ticket_claims(verified_claims(token, self._key))
 
     def jwks(self) -> dict[str, list[dict[str, str]]]:
         """An empty set: a shared secret is not published."""
@@ -129,21 +128,75 @@ class UserTokens:
 
 
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
+_encode = msgspec.json.Encoder().encode
 
 
-def _base64url(data: bytes) -> bytes:
+def payload(ticket: Ticket) -> bytes:
+    """The ticket's claims as the middle part of its token."""
+    issued = ticket.issued_at // 1000
+    claims = _Claims(
+        ISSUER, ticket.audience, ticket.user_id, ticket.id, issued, issued, ticket.expires_at // 1000, ticket.action,
+        ticket.cost,
+    )  # fmt: skip
+    return b2a_base64(_encode(claims), newline=False).translate(_URL_SAFE, b"=")
+
+
+def base64url(data: bytes) -> bytes:
     """Base64 for URLs, without padding (RFC 7515, section 2)."""
     return b2a_base64(data, newline=False).translate(_URL_SAFE, b"=")
 
 
-def verified_claims(token: str, key: OctKey) -> dict[str, Any]:
-    """The claims of an HS256 token with a good signature. Raises `Unauthorized` for anything else."""
+def ticket_claims(claims: dict[str, Any]) -> TicketClaims:
+    """What a verified token says, if it is a ticket of ours."""
+    if claims.get("iss") != ISSUER:
+        raise Unauthorized("The token was not issued by this engine.")
+    try:
+        said = msgspec.convert(claims, TicketClaims)
+        msgspec.convert(claims, _Times)
+        f"{said.sub}{said.jti}{said.aud}".encode()  # half a surrogate pair names nobody
+        return said
+    except (msgspec.ValidationError, UnicodeEncodeError):
+        raise Unauthorized("The token is not a ticket.") from None
+
+
+def verified_claims(token: str, key: Key, registry: JWSRegistry = HS256) -> dict[str, Any]:
+    """The claims of a token that this key has signed, by the one algorithm that is the key's, whatever the token says.
+
+    Raises `Unauthorized` for anything else.
+    """
+    token_header(token)
+    try:
+        return _json_object(jws.deserialize_compact(token, key, registry=registry).payload)
+    except (JoseError, ValueError, TypeError, RecursionError):
+        raise Unauthorized("The token is not valid.") from None
+
+
+def token_header(token: str) -> dict[str, Any]:
+    """What a token says of itself, to be believed in nothing. Raises `Unauthorized` if it is no token at all."""
     if len(token) > TOKEN_LENGTH_MAX:
         raise Unauthorized("The token is too long.")
     try:
-        return jwt.decode(token, key, algorithms=["HS256"]).claims
-    except (JoseError, ValueError, TypeError, RecursionError):
+        header = _json_object(urlsafe_b64decode(token.partition(".")[0] + "=="))
+        if "crit" in header:
+            raise ValueError("it wants something understood that we do not know (RFC 7515, section 4.1.11)")
+        return header
+    except (ValueError, TypeError, RecursionError):
         raise Unauthorized("The token is not valid.") from None
+
+
+def _json_object(data: bytes | None) -> dict[str, Any]:
+    """An object in UTF-8 and nothing else, in which no name is there twice (RFC 7519, section 4)."""
+    found = json.loads((data or b"").decode(), object_pairs_hook=_once)
+    if not isinstance(found, dict):
+        raise ValueError("not an object")
+    return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name is there twice: which counts is for nobody to choose")
+    return found
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:

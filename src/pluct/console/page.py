@@ -12,6 +12,7 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from pluct.cashier import Cashier
 from pluct.console.sessions import SignedIn
 from pluct.errors import BodyTooLarge, Forbidden, InvalidRequest
 from pluct.money import decimal_text
@@ -64,7 +65,8 @@ _environment.globals |= {"link": _link}
 class Page:
     """A request of somebody who is signed in."""
 
-    def __init__(self, request: Request, signed_in: SignedIn, form: dict[str, str]) -> None:
+    def __init__(self, request: Request, signed_in: SignedIn, form: dict[str, str], cashier: Cashier) -> None:
+        self.cashier = cashier
         self.query: QueryParams = request.query_params
         self.path = request.url.path
         self.signed_in, self.form = signed_in, form

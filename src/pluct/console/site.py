@@ -7,11 +7,13 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route, Router
 
+from pluct.cashier import Cashier
 from pluct.console import keys, overview, payments, tickets, users
 from pluct.console.page import HEADERS, Handler, Page, read_form, render, require_same_site, static
 from pluct.console.sessions import SECONDS_MAX, Sessions
 from pluct.engine import Engine
 from pluct.errors import Fault, Forbidden, PluctError
+from pluct.web.address import client_address
 
 log = logging.getLogger("pluct.console")
 
@@ -28,6 +30,9 @@ PAGES: Sequence[tuple[str, str, Handler]] = [
     ("POST", "/console/ticket/void", tickets.void),
     ("GET", "/console/payments", payments.find),
     ("GET", "/console/payment", payments.show),
+    ("POST", "/console/payment/assign", payments.assign),
+    ("POST", "/console/payment/write-off", payments.write_off),
+    ("GET", "/console/requests", payments.requests),
     ("GET", "/console/keys", keys.show),
     ("POST", "/console/keys/create", keys.create),
     ("POST", "/console/keys/revoke", keys.revoke),
@@ -41,10 +46,12 @@ _STATIC = {
 
 
 class Console:
-    """The pages over an engine. `secure` keeps the cookie to https, as production does."""
+    """The pages over an engine and its cashier. `secure` keeps the cookie to https, as production does."""
 
-    def __init__(self, engine: Engine, clock: Callable[[], int], *, secure: bool) -> None:
-        self._engine, self._secure = engine, secure
+    def __init__(
+        self, engine: Engine, cashier: Cashier, clock: Callable[[], int], proxy_hops: int, *, secure: bool
+    ) -> None:
+        self._engine, self._cashier, self._proxy_hops, self._secure = engine, cashier, proxy_hops, secure
         self._sessions = Sessions(engine, clock)
 
     def router(self) -> Router:
@@ -64,7 +71,7 @@ class Console:
         try:
             require_same_site(request)
             form = await read_form(request)
-            address = request.client.host if request.client else ""
+            address = client_address(request.scope, self._proxy_hops)
             signed_in = await self._sessions.sign_in(form.get("key", ""), address)
         except PluctError as error:
             return render("sign-in.html", error.status, problem=error.sentence)
@@ -98,7 +105,7 @@ class Console:
                     form = await read_form(request)
                     if not signed_in.sent(form.get("form_token", "")):
                         raise Forbidden("This form is of an earlier session; go back, reload the page and try again.")
-                return await handle(self._engine, Page(request, signed_in, form))
+                return await handle(self._engine, Page(request, signed_in, form, self._cashier))
             except PluctError as error:
                 return _refused(request, signed_in, error)
             except Exception:

@@ -9,7 +9,7 @@ authenticates, parses, and asks the gateway again where its word alone is not en
 What reaches the ledger holds no phone number, name or card: `Notice.raw` is redacted by the adapter (`privacy.py`).
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Literal, Protocol
 
 import msgspec
@@ -126,11 +126,30 @@ class Started(msgspec.Struct, frozen=True):
 class Gateway(Protocol):
     """A payment gateway. It is made from its settings, an `httpx.AsyncClient`, a `Privacy` and a clock."""
 
-    name: str
-    #: Paths below `/hooks/<name>`, e.g. ("",) or ("/stk/{token}", "/c2b/{token}/confirmation").
-    hooks: tuple[str, ...]
-    #: Whether a user can begin a checkout here.
-    sells: bool
+    @property
+    def name(self) -> str:
+        """What it is called in `pluct.toml`, in addresses and in the ledger."""
+        ...
+
+    @property
+    def hooks(self) -> tuple[str, ...]:
+        """Paths below `/hooks/<name>`, e.g. `("",)` or `("/stk/{token}", "/c2b/{token}/confirmation")`."""
+        ...
+
+    @property
+    def checkout_hooks(self) -> tuple[str, ...]:
+        """Those of them whose addresses hold a token of one checkout's own."""
+        ...
+
+    @property
+    def sells(self) -> bool:
+        """Whether a user can begin a checkout here."""
+        ...
+
+    @property
+    def needs_phone(self) -> bool:
+        """Whether a user must name a phone for that."""
+        ...
 
     def takes(self, currency: str, price: int) -> bool:
         """Whether this price, in minor units, can be asked for here."""
@@ -161,6 +180,17 @@ class Gateway(Protocol):
         """
         ...
 
+    def ask_after(self, asked: int) -> int | None:
+        """Seconds until a checkout is asked about that was asked about `asked` times before; None: no more."""
+        ...
+
     async def ask(self, checkout: Checkout) -> Notice | None:
         """Ask what became of a checkout of which nothing was heard. None: not now, or not here. Never raises."""
+        ...
+
+    def listed(self, since: int) -> AsyncIterator[Notice] | None:
+        """Every payment since then (milliseconds), as the gateway itself lists them; None: it has no such list.
+
+        Going through it raises `Unavailable` if the list cannot be had.
+        """
         ...

@@ -29,6 +29,15 @@ _SECRET_LOOKING = re.compile(r"[A-Za-z0-9+/=_*-]{20,}|\S+@\S+|\+?[0-9]{9,}")
 _SAYS_NOTHING = frozenset({401, 403, 405, 407, 408, 409, 421, 425, 429})
 
 
+#: Minutes between questions about a page on which a user pays: it can be used for a day.
+_ASK_MINUTES = (10, 60, 360, 1200)
+
+
+def ask_after(asked: int) -> int | None:
+    """Seconds until a page is asked about that was asked about so often before: after ten minutes, then ever later."""
+    return _ASK_MINUTES[asked] * 60 if asked < len(_ASK_MINUTES) else None
+
+
 class NotAnswered(Exception):
     """There is no intelligible answer; whether anything was done is unknown. Its text is for operators."""
 

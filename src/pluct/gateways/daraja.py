@@ -38,7 +38,7 @@ from pluct.gateways.daraja_api import (
     time_ms,
     written,
 )
-from pluct.gateways.daraja_settings import DarajaSettings
+from pluct.gateways.daraja_settings import DarajaSettings, next_query_at
 from pluct.gateways.privacy import Privacy, phone_number
 from pluct.model import Checkout
 from pluct.money import decimal_text, minor_units
@@ -96,7 +96,9 @@ class Daraja:
 
     name = "daraja"
     hooks = (STK, VALIDATION, CONFIRMATION, RESULT)
+    checkout_hooks = (STK,)
     sells = True
+    needs_phone = True
 
     def __init__(
         self,
@@ -336,6 +338,10 @@ class Daraja:
 
     # Asking what became of it
 
+    def ask_after(self, asked: int) -> int | None:
+        """See `next_query_at`."""
+        return next_query_at(asked, self._settings.query_after_seconds)
+
     async def ask(self, checkout: Checkout) -> Notice | None:
         """Ask about a push. Daraja says neither amount nor receipt: a success is the checkout's price, once."""
         reference = checkout.gateway_reference
@@ -388,6 +394,10 @@ class Daraja:
             asked = text(body.get("ResponseCode")) == "0"
             note = f"Daraja was asked to confirm {receipt}." if asked else f"Daraja does not confirm: {answer.words}"
         return self._notice("statusquery", body, None, (receipt, self._clock()), note)
+
+    def listed(self, since: int) -> AsyncIterator[Notice] | None:
+        """See `pull`, where that is set up."""
+        return self.pull(since) if self._settings.pull else None
 
     async def pull(self, since: int) -> AsyncIterator[Notice]:
         """Every C2B payment since then (milliseconds; at most 48 hours back), as Daraja itself lists them.

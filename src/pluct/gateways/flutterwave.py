@@ -15,7 +15,7 @@ import msgspec
 
 from pluct.errors import Unavailable
 from pluct.gateways import Failed, Notice, Paid, Pending, Received, Said, Started
-from pluct.gateways.calls import SECONDS_DEFAULT, Api, address_problems, email_for, redirect, with_query
+from pluct.gateways.calls import SECONDS_DEFAULT, Api, address_problems, ask_after, email_for, redirect, with_query
 from pluct.gateways.privacy import Privacy
 from pluct.gateways.reading import (
     currency_of,
@@ -103,7 +103,9 @@ class Flutterwave:
 
     name = "flutterwave"
     hooks = ("",)
+    checkout_hooks = ()
     sells = True
+    needs_phone = False
 
     def __init__(
         self,
@@ -175,6 +177,11 @@ class Flutterwave:
             return list(self._hashes)
         return [base64.b64encode(hmac.new(each, body, hashlib.sha256).digest()) for each in self._hashes]
 
+    @staticmethod
+    def ask_after(asked: int) -> int | None:
+        """See `calls.ask_after`."""
+        return ask_after(asked)
+
     async def ask(self, checkout: Checkout) -> Notice | None:
         """Ask for the last payment on the checkout's page, of which nothing was heard."""
         try:
@@ -188,6 +195,11 @@ class Flutterwave:
         said, note = self._outcome(found, payment)
         state = checkout.asked if isinstance(said, Pending) else word(found.get("status"))
         return self._notice(f"asked:{payment}:{state}"[:200], "transaction", found, said, note)
+
+    @staticmethod
+    def listed(since: int) -> None:
+        """Its events are sent until they arrive; there is no list to go through."""
+        return None
 
     async def _payment(self, payment: str) -> dict[str, Any] | None:
         """What Flutterwave knows of a payment. Raises `Unavailable`."""

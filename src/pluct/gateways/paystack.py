@@ -14,7 +14,7 @@ import msgspec
 
 from pluct.errors import Unavailable
 from pluct.gateways import Disputed, Failed, Notice, Paid, Pending, Received, Refunded, Said, Started
-from pluct.gateways.calls import SECONDS_DEFAULT, Api, address_problems, email_for, redirect, with_query
+from pluct.gateways.calls import SECONDS_DEFAULT, Api, address_problems, ask_after, email_for, redirect, with_query
 from pluct.gateways.privacy import Privacy
 from pluct.gateways.reading import (
     currency_of,
@@ -93,7 +93,9 @@ class Paystack:
 
     name = "paystack"
     hooks = ("",)
+    checkout_hooks = ()
     sells = True
+    needs_phone = False
 
     def __init__(
         self, api: Api, keys: tuple[bytes, ...], settings: PaystackSettings, callback_base_url: str, privacy: Privacy
@@ -157,6 +159,11 @@ class Paystack:
             return Received(self._disputed(key, kind, event))
         return Received((self._notice(key, kind, event, None),))
 
+    @staticmethod
+    def ask_after(asked: int) -> int | None:
+        """See `calls.ask_after`."""
+        return ask_after(asked)
+
     async def ask(self, checkout: Checkout) -> Notice | None:
         """Ask for the transaction, of which nothing was heard."""
         try:
@@ -168,6 +175,11 @@ class Paystack:
         said, note = self._outcome(found, checkout.id)
         state = checkout.asked if isinstance(said, Pending) else word(found.get("status"))
         return self._notice(f"asked:{checkout.id}:{state}", "transaction", found, said, note)
+
+    @staticmethod
+    def listed(since: int) -> None:
+        """Its events are sent until they arrive; there is no list to go through."""
+        return None
 
     async def _transaction(self, reference: str) -> dict[str, Any] | None:
         """What Paystack knows of a payment. Raises `Unavailable`."""

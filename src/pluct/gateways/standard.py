@@ -65,7 +65,9 @@ class Standard:
 
     name = "standard"
     hooks = ("",)
+    checkout_hooks = ()
     sells = False
+    needs_phone = False
 
     def __init__(self, webhooks: list[Webhook], privacy: Privacy, clock: Callable[[], int]) -> None:
         self._webhooks, self._privacy, self._clock = webhooks, privacy, clock
@@ -112,8 +114,18 @@ class Standard:
         must_equal(given, [webhook.sign(*signed).encode() for webhook in self._webhooks])
         return identity
 
+    @staticmethod
+    def ask_after(asked: int) -> int | None:
+        """There is nobody to ask."""
+        return None
+
     async def ask(self, checkout: Checkout) -> Notice | None:
         """There is nobody to ask."""
+        return None
+
+    @staticmethod
+    def listed(since: int) -> None:
+        """Its events are sent until they arrive; there is no list to go through."""
         return None
 
 

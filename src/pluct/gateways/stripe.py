@@ -14,7 +14,7 @@ import msgspec
 
 from pluct.errors import Unavailable
 from pluct.gateways import Disputed, Failed, Notice, Paid, Pending, Received, Refunded, Said, Started
-from pluct.gateways.calls import SECONDS_DEFAULT, Api, address_problems, redirect, with_query
+from pluct.gateways.calls import SECONDS_DEFAULT, Api, address_problems, ask_after, redirect, with_query
 from pluct.gateways.privacy import Privacy
 from pluct.gateways.reading import (
     currency_of,
@@ -105,7 +105,9 @@ class Stripe:
 
     name = "stripe"
     hooks = ("",)
+    checkout_hooks = ()
     sells = True
+    needs_phone = False
 
     def __init__(
         self,
@@ -177,6 +179,11 @@ class Stripe:
         signed = at + b"." + body
         must_equal(given, [hmac.new(each, signed, hashlib.sha256).hexdigest().encode() for each in self._secrets])
 
+    @staticmethod
+    def ask_after(asked: int) -> int | None:
+        """See `calls.ask_after`."""
+        return ask_after(asked)
+
     async def ask(self, checkout: Checkout) -> Notice | None:
         """Ask for the session, of whose end nothing was heard."""
         session = segment(checkout.gateway_reference)
@@ -192,6 +199,11 @@ class Stripe:
         state = checkout.asked if isinstance(said, Pending) else found.get("payment_status")
         key = f"asked:{session}:{word(found.get('status'))}:{state}"
         return notice(self._privacy, _KEPT, key, "checkout.session", found, said, note)
+
+    @staticmethod
+    def listed(since: int) -> None:
+        """Its events are sent until they arrive; there is no list to go through."""
+        return None
 
 
 def _read(kind: str, found: dict[str, Any], at: int | None) -> tuple[Said | None, str]:

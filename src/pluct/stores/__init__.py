@@ -13,7 +13,19 @@ import msgspec
 
 from pluct.commands import Command, Expire
 from pluct.errors import Refusal
-from pluct.model import ApiKey, Checkout, Entry, Outcome, Payment, PaymentEvent, PaymentState, Session, Ticket, Wallet
+from pluct.model import (
+    ApiKey,
+    Checkout,
+    Entry,
+    Outcome,
+    Payment,
+    PaymentEvent,
+    PaymentState,
+    Session,
+    SigningKey,
+    Ticket,
+    Wallet,
+)
 
 
 class Violation(msgspec.Struct, frozen=True):
@@ -125,10 +137,22 @@ class Store(Reads, Protocol):
         """The payment with this reference, or this link."""
         ...
 
+    async def find_payments(self, namespace: str, references: Sequence[str]) -> list[Payment]:
+        """The payments with these references, in no order."""
+        ...
+
+    async def payments_at(self, namespace: str, since: int, until: int, after: str, limit: int) -> list[Payment]:
+        """Payments whose money came in from `since` to `until`, by id, from the one after `after` on."""
+        ...
+
     async def payments(
         self, state: PaymentState | None, gateway: str | None, limit: int, cursor: str | None
     ) -> list[Payment]:
         """Payments, newest first, from the one named by `cursor` on."""
+        ...
+
+    async def claims(self, limit: int, cursor: str | None) -> list[PaymentEvent]:
+        """What users said they had paid, newest first, from the one named by `cursor` on."""
         ...
 
     async def payment_events(self, payment_ids: Sequence[str]) -> list[PaymentEvent]:
@@ -173,6 +197,14 @@ class Store(Reads, Protocol):
 
     async def find_users(self, prefix: str, limit: int) -> list[Wallet]:
         """Wallets whose user id begins so, in the order of code points."""
+        ...
+
+    async def signing_keys(self) -> list[SigningKey]:
+        """The signing keys, in the order in which they sign; of very many the newest."""
+        ...
+
+    async def change_signing_keys(self, decide: Callable[[list[SigningKey]], list[SigningKey]]) -> list[SigningKey]:
+        """Hand the signing keys to `decide`, write what it returns, and return all. One process at a time does so."""
         ...
 
     async def check(self, progress: Callable[[str, int, int], None]) -> list[Violation]:

@@ -10,6 +10,14 @@ from pluct.stores import rows
 EVENTS_MAX = 200
 
 
+#: References looked up at once.
+REFERENCES = 100
+_BY_REFERENCE = (
+    f"SELECT {rows.PAYMENT} FROM payments WHERE namespace = $1"
+    f" AND reference IN ({', '.join(f'${at}' for at in range(2, REFERENCES + 2))})"
+)
+
+
 class PaymentReads:
     """See `Store`. Values stand in queries as `$1`, `$2`, …"""
 
@@ -49,6 +57,24 @@ class PaymentReads:
         by_reference = await self._payment("namespace = $1 AND reference = $2", namespace, reference)
         return by_reference or await self._payment("namespace = $1 AND link = $2", namespace, reference)
 
+    async def find_payments(self, namespace: str, references: Sequence[str]) -> list[Payment]:
+        """See `Store.find_payments`. One statement for any number, so that it is prepared once."""
+        found: list[Payment] = []
+        for start in range(0, len(references), REFERENCES):
+            named = list(references[start : start + REFERENCES])
+            named += named[-1:] * (REFERENCES - len(named))
+            found += map(rows.payment, await self._rows(_BY_REFERENCE, namespace, *named))
+        return found
+
+    async def payments_at(self, namespace: str, since: int, until: int, after: str, limit: int) -> list[Payment]:
+        """See `Store.payments_at`: a walk along the key."""
+        found = await self._rows(
+            f"SELECT {rows.PAYMENT} FROM payments WHERE id > $1 AND namespace = $2 AND at >= $3 AND at <= $4"
+            " ORDER BY id LIMIT $5",
+            after, namespace, since, until, limit,
+        )  # fmt: skip
+        return [rows.payment(row) for row in found]
+
     async def payments(
         self, state: str | None, gateway: str | None, limit: int, cursor: str | None
     ) -> list[Payment]:  # fmt: skip
@@ -74,6 +100,15 @@ class PaymentReads:
             ):  # fmt: skip
                 events[row[0]] = PaymentEvent(*row)
         return sorted(events.values(), key=lambda event: event.id)
+
+    async def claims(self, limit: int, cursor: str | None) -> list[PaymentEvent]:
+        """See `Store.claims`."""
+        where, given = ("", []) if cursor is None else (" AND id <= $2", [cursor])
+        found = await self._rows(
+            f"SELECT {rows.EVENT} FROM payment_events WHERE gateway = 'claim'{where} ORDER BY id DESC LIMIT $1",
+            limit, *given,
+        )  # fmt: skip
+        return [PaymentEvent(*row) for row in found]
 
     async def _checkout(self, where: str, *values: object) -> Checkout | None:
         found = await self._checkouts(where, *values)

@@ -26,7 +26,7 @@ from asyncpg import Connection
 from pluct import ledger
 from pluct.commands import Command, Expire
 from pluct.errors import OutcomeUnknown, Refusal, SetupError, Unavailable
-from pluct.model import ApiKey, Entry, Outcome, Ticket, Wallet
+from pluct.model import ApiKey, Entry, Outcome, SigningKey, Ticket, Wallet
 from pluct.stores import Reads, Violation, postgresql_batch, postgresql_check, postgresql_contents, rows, schema
 from pluct.stores.batching import WAIT_SECONDS_MAX, Batcher
 from pluct.stores.console_rows import ConsoleRows
@@ -50,7 +50,8 @@ ATTEMPTS_MAX = 5
 _NEEDED = {
     **dict.fromkeys(("entries", "payment_events"), "SELECT, INSERT"),
     **dict.fromkeys(
-        ("wallets", "tickets", "claims", "api_keys", "probe", "checkouts", "payments"), "SELECT, INSERT, UPDATE"
+        ("wallets", "tickets", "claims", "api_keys", "probe", "checkouts", "payments", "signing_keys"),
+        "SELECT, INSERT, UPDATE",
     ),
     "sessions": "SELECT, INSERT, UPDATE, DELETE",
 }
@@ -266,6 +267,21 @@ class PostgresqlStore(PostgresqlReads, PaymentReads, ConsoleRows):
         )  # fmt: skip
         return None if row is None else ApiKey(*row)
 
+    async def signing_keys(self) -> list[SigningKey]:
+        """See `Store.signing_keys`."""
+        return rows.signing_keys(await self._all(rows.READ_SIGNING_KEYS))
+
+    async def change_signing_keys(self, decide: Callable[[list[SigningKey]], list[SigningKey]]) -> list[SigningKey]:
+        """See `Store.change_signing_keys`: the lock keeps other writers out, and stops no reader."""
+        async with self._lanes.one() as connection:
+            await connection.execute(_BEGIN)
+            await connection.execute("LOCK TABLE signing_keys IN SHARE ROW EXCLUSIVE MODE")
+            changed = decide(rows.signing_keys(await connection.fetch(rows.READ_SIGNING_KEYS)))
+            for key in changed:
+                await connection.execute(rows.WRITE_SIGNING_KEY, *rows.signing_key_row(key))
+            await connection.execute("COMMIT")
+            return rows.signing_keys(await connection.fetch(rows.READ_SIGNING_KEYS))
+
     async def check(self, progress: Callable[[str, int, int], None]) -> list[Violation]:
         """See `Store.check`."""
         async with alone(self._url) as connection:
@@ -322,7 +338,7 @@ async def _applied(connection: "Connection[Any]", newest: int) -> int:
     found = await connection.fetch(query, timeout=STATEMENT_SECONDS_MAX)
     tables = {row[0] for row in found}
     if "pluct_schema" not in tables:
-        if tables & {"wallets", "entries", "tickets", "claims", "api_keys", "probe", "checkouts", "payments"}:
+        if tables & {*rows.TABLES, "probe"}:
             raise SetupError("This database has another program's tables; name an empty one in DATABASE_URL.")
         return 0
     await _insist(connection, {"pluct_schema": "SELECT"})

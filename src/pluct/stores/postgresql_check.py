@@ -32,6 +32,11 @@ KEPT_AS_JSON = (
     ("payments", "'payment ' || id", "priced"),
 )
 
+
+def _base64url(data: str) -> str:
+    return f"translate(encode({data}, 'base64'), '+/=', '-_')"
+
+
 CHECKS = {
     "lots sum to available": """
         SELECT user_id, 'lots ' || total || ', available ' || available FROM (
@@ -125,6 +130,12 @@ CHECKS = {
     "a claim's ticket exists": """
         SELECT encode(c.key, 'hex'), c.outcome FROM claims c LEFT JOIN tickets t ON t.id = c.outcome::json->>'ticket_id'
         WHERE c.outcome::json->>'type' = 'vended' AND (t.id IS NULL OR t.user_id <> c.user_id)""",
+    "a signing key's id is its thumbprint": f"""
+        SELECT kid, thumbprint FROM (
+          SELECT kid, {_base64url("sha256(convert_to(jwk, 'UTF8'))")} AS thumbprint FROM (
+            SELECT kid, '{{"crv":"Ed25519","kty":"OKP","x":"' || {_base64url("public")} || '"}}' AS jwk
+            FROM signing_keys) AS keys) AS found
+        WHERE kid <> thumbprint""",
 }
 ALL = CHECKS | payment_checks.checks(payment_checks.POSTGRESQL)
 

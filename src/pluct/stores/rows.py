@@ -1,12 +1,12 @@
 """Values as rows and back: the same columns in every database."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
 from msgspec.structs import astuple
 
-from pluct.model import Case, Checkout, Claim, Entry, Lot, Payment, PaymentEvent, Priced, Ticket, Wallet
+from pluct.model import Case, Checkout, Claim, Entry, Lot, Payment, PaymentEvent, Priced, SigningKey, Ticket, Wallet
 
 WALLET = "user_id, available, held, debt, entries, last_entry_id, next_expiry_at, updated_at, lots, standing"
 ENTRY = (
@@ -22,11 +22,12 @@ API_KEY = "id, role, name, secret_hash, created_at, revoked_at"
 PAYMENT = ", ".join(Payment.__struct_fields__)
 CHECKOUT = ", ".join(Checkout.__struct_fields__)
 EVENT = ", ".join(PaymentEvent.__struct_fields__)
+SIGNING_KEY = ", ".join(SigningKey.__struct_fields__)
 
 #: The ledger's tables with their columns. The first column is the key.
 TABLES = {
     "wallets": WALLET, "entries": ENTRY, "tickets": TICKET, "claims": CLAIM, "api_keys": API_KEY, "checkouts": CHECKOUT,
-    "payments": PAYMENT, "payment_events": EVENT,
+    "payments": PAYMENT, "payment_events": EVENT, "signing_keys": SIGNING_KEY,
 }  # fmt: skip
 
 _encode = msgspec.json.Encoder().encode
@@ -108,3 +109,23 @@ def payment_row(p: Payment) -> tuple[Any, ...]:
 #: Rows of checkouts and events: their fields, in their order.
 checkout_row: Callable[[Checkout], tuple[Any, ...]] = astuple
 event_row: Callable[[PaymentEvent], tuple[Any, ...]] = astuple
+
+#: So many signing keys are looked at, the newest: one a day for years.
+SIGNING_KEYS_MAX = 1_000
+#: Reading and writing signing keys is the same in every database.
+READ_SIGNING_KEYS = f"""
+SELECT {SIGNING_KEY} FROM signing_keys ORDER BY signs_from DESC, created_at DESC, kid DESC LIMIT {SIGNING_KEYS_MAX}
+"""
+WRITE_SIGNING_KEY = f"""
+INSERT INTO signing_keys ({SIGNING_KEY}) VALUES ($1, $2, $3, $4, $5, $6, $7)
+ON CONFLICT (kid) DO UPDATE SET signs_from = excluded.signs_from, ticket_seconds = excluded.ticket_seconds,
+  retired_at = excluded.retired_at
+"""
+
+
+def signing_keys(found: Iterable[Any]) -> list[SigningKey]:
+    """Signing keys from their rows, in the order in which they sign."""
+    return [SigningKey(*row) for row in found][::-1]
+
+
+signing_key_row: Callable[[SigningKey], tuple[Any, ...]] = astuple

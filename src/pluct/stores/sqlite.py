@@ -19,18 +19,19 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from queue import SimpleQueue
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from pluct import ledger
 from pluct.commands import Command, Expire
 from pluct.errors import OutcomeUnknown, Refusal, SetupError, Unavailable
-from pluct.model import ApiKey, Entry, Outcome, Ticket, Wallet
+from pluct.model import ApiKey, Entry, Outcome, SigningKey, Ticket, Wallet
 from pluct.stores import Reads, Violation, rows, schema, sqlite_batch, sqlite_check
 from pluct.stores.batching import Batcher
 from pluct.stores.console_rows import ConsoleRows
 from pluct.stores.payment_reads import PaymentReads
 from pluct.stores.sqlite_contents import SqliteContents
 
+T = TypeVar("T")
 log = logging.getLogger("pluct.stores")
 
 #: How long a writer waits for another process's transaction to end.
@@ -281,6 +282,23 @@ class SqliteStore(PaymentReads, ConsoleRows):
         row = self._one(_API_KEY + "WHERE id = ?", key_id)
         return None if row is None else ApiKey(*row)
 
+    async def signing_keys(self) -> list[SigningKey]:
+        """See `Store.signing_keys`."""
+        return rows.signing_keys(self._all(rows.READ_SIGNING_KEYS))
+
+    async def change_signing_keys(self, decide: Callable[[list[SigningKey]], list[SigningKey]]) -> list[SigningKey]:
+        """See `Store.change_signing_keys`."""
+
+        def change(connection: sqlite3.Connection) -> list[SigningKey]:
+            connection.execute("BEGIN IMMEDIATE")
+            changed = decide(rows.signing_keys(connection.execute(rows.READ_SIGNING_KEYS)))
+            write = rows.WRITE_SIGNING_KEY.replace("$", "?")
+            connection.executemany(write, map(rows.signing_key_row, changed))
+            connection.execute("COMMIT")
+            return rows.signing_keys(connection.execute(rows.READ_SIGNING_KEYS))
+
+        return await self._as_guest(change)
+
     async def check(self, progress: Callable[[str, int, int], None]) -> list[Violation]:
         """See `Store.check`: on a connection of its own, in a thread of its own."""
         try:
@@ -324,17 +342,21 @@ class SqliteStore(PaymentReads, ConsoleRows):
             raise _translated(error) from error
 
     async def _administer(self, sql: str, values: tuple[object, ...]) -> None:
-        """One rare statement, as a guest of our own batches."""
+        """One rare statement."""
+        await self._as_guest(lambda connection: connection.execute(sql, values))
 
-        def run() -> None:
+    async def _as_guest(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """What is rare is done as a guest of our own batches, on a connection of its own, in a thread."""
+
+        def run() -> T:
             connection = connect(self.path, BUSY_SECONDS_MAX)
             try:
-                connection.execute(sql, values)
+                return work(connection)
             finally:
                 connection.close()
 
         try:
-            await asyncio.to_thread(run)
+            return await asyncio.to_thread(run)
         except sqlite3.Error as error:
             raise _translated(error) from error
 

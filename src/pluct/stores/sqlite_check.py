@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pluct.commands import reference_key
+from pluct.model import thumbprint
 from pluct.stores import Violation, payment_checks
 
 #: Findings shown per invariant.
@@ -121,6 +122,8 @@ CHECKS = {
     "a claim's ticket exists": """
         SELECT hex(c.key), c.outcome FROM claims c LEFT JOIN tickets t ON t.id = json_extract(c.outcome, '$.ticket_id')
         WHERE json_extract(c.outcome, '$.type') = 'vended' AND (t.id IS NULL OR t.user_id <> c.user_id)""",
+    "a signing key's id is its thumbprint": """
+        SELECT kid, thumbprint(public) FROM signing_keys WHERE kid <> thumbprint(public)""",
 }
 ALL = CHECKS | payment_checks.checks(payment_checks.SQLITE)
 
@@ -139,6 +142,7 @@ def check(path: Path, progress: Callable[[str, int, int], None]) -> list[Violati
 def check_within(connection: sqlite3.Connection, progress: Callable[[str, int, int], None]) -> list[Violation]:
     """The same, over what the transaction sees that the caller is in."""
     connection.create_function("reference_key", 1, reference_key, deterministic=True)
+    connection.create_function("thumbprint", 1, thumbprint, deterministic=True)
     connection.create_function("share", 3, lambda a, b, c: a * b // c, deterministic=True)
     violations: list[Violation] = []
     for done, (invariant, query) in enumerate(ALL.items()):

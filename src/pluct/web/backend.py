@@ -38,7 +38,7 @@ async def metrics(engine: Engine, call: Call) -> Answer:
 
 
 async def jwks(engine: Engine, call: Call) -> Answer:
-    """The public keys of tickets; none while they are signed with a shared secret."""
+    """The public keys of tickets; none where they have always been signed with a shared secret."""
     return Answer(engine.signer.jwks(), headers=((b"cache-control", b"public, max-age=300"),))
 
 

@@ -48,9 +48,10 @@ ANYONE = Caller("", "anyone")
 class Call:
     """One request as a handler sees it."""
 
-    __slots__ = ("body", "caller", "headers", "path", "query", "request_id", "ticket_id", "user_id")
+    __slots__ = ("body", "caller", "headers", "path", "query", "request_id", "scope", "ticket_id", "user_id")
 
-    def __init__(self, headers: dict[bytes, bytes], request_id: str) -> None:
+    def __init__(self, scope: Scope, headers: dict[bytes, bytes], request_id: str) -> None:
+        self.scope = scope
         self.headers = headers
         self.request_id = request_id
         self.caller = ANYONE
@@ -83,7 +84,10 @@ Shape = Callable[[PluctError, Call], Answer]
 
 
 class Route(msgspec.Struct, frozen=True):
-    """A row of the table of routes: what it takes, who may use it, what it answers and how it refuses."""
+    """A row of the table of routes: what it takes, who may use it, what it answers and how it refuses.
+
+    `body` is the type of its JSON; `bytes`: the body as it came, because it is signed.
+    """
 
     method: str
     path: str
@@ -93,6 +97,7 @@ class Route(msgspec.Struct, frozen=True):
     answer: Any = None
     body: Any = None
     query: Any = None
+    status: int = 200  # of its answer, for the documentation
 
 
 class Endpoint:
@@ -102,14 +107,14 @@ class Endpoint:
         self._route = route
         self._engine = engine
         self._decode: Callable[[bytes], Any] | None = (
-            None if route.body is None else msgspec.json.Decoder(route.body).decode
+            None if route.body in (None, bytes) else msgspec.json.Decoder(route.body).decode
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         started = time.perf_counter()
         headers = dict(scope["headers"])
-        call = Call(headers, request_id(headers))
+        call = Call(scope, headers, request_id(headers))
         code = None
         try:
             answer = await self._run(scope, receive, call)
@@ -156,6 +161,8 @@ class Endpoint:
                 raise InvalidRequest(f"The body is not as expected: {error}.") from None
             except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError):
                 raise InvalidRequest("The body is not valid JSON.") from None
+        elif route.body is bytes:
+            call.body = await _body(receive, call.headers)
         return await route.handle(self._engine, call)
 
 

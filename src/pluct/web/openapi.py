@@ -25,6 +25,11 @@ _SECURITY_SCHEMES = {
 _GROUPS = {  # by the handlers' module: the group's name and what it is for
     "seed": ("Front door", "The two routes an app and a payment webhook need: spend a credit, and grant credits."),
     "v1": ("/v1", "Everything else, for apps, payment back offices, premium backends and support."),
+    "payments": ("Payments", "Buying packs of credits, and what support does about money that did not fit."),
+    "hooks": (
+        "Gateways",
+        "Where payment gateways report. Only they can: what they send is signed, or its address is secret.",
+    ),
     "backend": ("Machines", "What monitoring asks, and whoever checks tickets by themselves."),
 }
 _EXAMPLES = {
@@ -35,13 +40,18 @@ _EXAMPLES = {
     "AdjustBody": {"amount": -1, "reason": "Granted twice by mistake"},
     "RedeemBody": {"token": "eyJ…"},
     "CaptureBody": {"amount": 1},
+    "CheckoutBody": {"userId": "test-user-1", "pack": "starter", "gateway": "daraja", "phone": "0712345678"},
+    "RequestBody": {"userId": "test-user-1", "amount": 0, "reason": "top-up", "reference": "SLK4H7R2T0 Confirmed. …"},
+    "AssignBody": {"userId": "test-user-1", "reason": "Showed the message"},
+    "WriteOffBody": {"reason": "Sent back by hand"},
     "VoidBody": {"reason": "The result came out empty"},
 }
 
 
 def openapi(routes: list[Route]) -> dict[str, Any]:
     """The document."""
-    types = [kind for route in routes for kind in (route.body, route.answer) if kind is not None] + [Problem]
+    types = [kind for route in routes for kind in (route.body, route.answer) if kind not in (None, bytes)]
+    types.append(Problem)
     schemas, components = msgspec.json.schema_components(types, ref_template=_REF)
     schema = dict(zip(types, schemas, strict=True))
     paths: dict[str, Any] = {}
@@ -83,9 +93,11 @@ def _operation(route: Route, schema: dict[Any, Any]) -> dict[str, Any]:
         "summary": summary.rstrip("."),
         "description": f"{' '.join(more.split())}\n\nFor: {roles}.".strip(),
         "parameters": _parameters(route),
-        "responses": {"200": done, "default": _error(route, schema)},
+        "responses": {str(route.status): done, "default": _error(route, schema)},
     }
-    if route.body is not None:
+    if route.body is bytes:
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": {}}}}
+    elif route.body is not None:
         operation["requestBody"] = {
             "required": True,
             "content": {"application/json": {"schema": schema[route.body]}},

@@ -110,7 +110,7 @@ class OneWriteProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP the way every other request is refused."""
-        answer = problem(InvalidRequest(msg), Call({}, request_id({})))
+        answer = problem(InvalidRequest(msg), Call({}, {}, request_id({})))
         content = msgspec.json.encode(answer.content)
         head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: %s\r\ncontent-length: %d\r\nconnection: close\r\n"
         named = b"x-request-id: %s\r\n\r\n" % answer.content.request_id.encode()

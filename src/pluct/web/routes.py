@@ -8,9 +8,10 @@ from starlette.routing import Route as StarletteRoute
 from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from pluct.cashier import Cashier
 from pluct.engine import Engine
 from pluct.errors import MethodNotAllowed
-from pluct.web import backend, docs, seed, v1
+from pluct.web import backend, docs, hooks, payments, seed, statements, v1
 from pluct.web.access import Access
 from pluct.web.endpoint import Answer, Call, Endpoint, Route
 from pluct.web.openapi import openapi
@@ -19,12 +20,13 @@ from pluct.web.problems import problem
 Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
 
 
-def table(access: Access) -> list[Route]:
+def table(access: Access, cashier: Cashier) -> list[Route]:
     """Every route: method, path, handler, who may, how it refuses, then what it answers, takes as body and as query."""
     user, own, key = access.user, access.own, access.key
     balance, ticket = "/v1/credits/balance", "/v1/tickets/{id}"
     wallet, history = "/v1/wallets/{userId}", "/v1/wallets/{userId}/entries"
     staff = key("service", "operator")
+    money, payment, operator = payments.Payments(cashier), "/v1/payments/{id}", key("operator")
     return [
         Route("POST", "/vend-token", seed.vend_token, user(), seed.shape, seed.SeedVendAnswer, seed.SeedVendBody),
         Route("POST", "/add-credits", seed.add_credits, key("mint"), seed.shape, seed.SeedAddAnswer, seed.SeedAddBody),
@@ -38,6 +40,35 @@ def table(access: Access) -> list[Route]:
         Route("GET", ticket, v1.ticket, staff, problem, v1.TicketAnswer),
         Route("POST", ticket + "/capture", v1.capture, key("service"), problem, v1.TicketAnswer, v1.CaptureBody),
         Route("POST", ticket + "/void", v1.void, staff, problem, v1.TicketAnswer, v1.VoidBody),
+        Route(
+            "GET", "/v1/statements/{userId}", statements.show, own("operator"), problem, statements.StatementAnswer,
+            None, statements.StatementQuery,
+        ),
+        Route("GET", "/v1/packs", money.packs, None, problem, payments.PacksAnswer),
+        Route(
+            "POST", "/v1/checkouts", money.buy, user(), problem, payments.CheckoutAnswer, payments.CheckoutBody,
+            status=201,
+        ),
+        Route("GET", "/v1/checkouts/{id}", money.checkout, user("operator"), problem, payments.CheckoutAnswer),
+        Route(
+            "POST", "/v1/credits/request", money.request, user(), problem, payments.RequestAnswer, payments.RequestBody
+        ),
+        Route(
+            "GET", "/v1/credits/requests", money.requests, operator, problem, payments.RequestsAnswer, None,
+            payments.RequestsQuery,
+        ),
+        Route(
+            "GET", "/v1/payments", money.payments, operator, problem, payments.PaymentsAnswer, None,
+            payments.PaymentsQuery,
+        ),
+        Route("GET", payment, money.payment, operator, problem, payments.PaymentAnswer),
+        Route(
+            "POST", payment + "/assign", money.assign, operator, problem, payments.PaymentAnswer, payments.AssignBody
+        ),
+        Route(
+            "POST", payment + "/write-off", money.write_off, operator, problem, payments.PaymentAnswer,
+            payments.WriteOffBody,
+        ),
         Route("GET", "/.well-known/jwks.json", backend.jwks, None, problem, backend.JwksAnswer),
         Route("GET", "/health", backend.health, None, problem, backend.HealthAnswer),
         Route("GET", "/health/live", backend.health, None, problem, backend.HealthAnswer),
@@ -46,12 +77,14 @@ def table(access: Access) -> list[Route]:
     ]  # fmt: skip
 
 
-def application(engine: Engine, access: Access, lifespan: Lifespan, console: ASGIApp) -> ASGIApp:
+def application(
+    engine: Engine, access: Access, lifespan: Lifespan, cashier: Cashier, proxy_hops: int, console: ASGIApp
+) -> ASGIApp:
     """The whole site, the console beside the routes.
 
     Fixed addresses are looked up; those with an id in them go through Starlette's router.
     """
-    routes = table(access)
+    routes = table(access, cashier) + hooks.routes(cashier, proxy_hops)
     routes += docs.routes(openapi(routes))
     by_path: dict[str, list[Route]] = {}
     for route in routes:
