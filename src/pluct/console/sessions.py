@@ -68,7 +68,6 @@ class Sessions:
         if key.role != ROLE:
             raise Forbidden(f"The console is for keys with the role {ROLE}; this one is {key.role}.")
         cookie = secrets.token_urlsafe(32)
-        await self._store.end_sessions(now - IDLE_SECONDS_MAX * 1000)
         await self._store.add_session(Session(_hash(cookie), key.id, now, now))
         return SignedIn(cookie, key)
 

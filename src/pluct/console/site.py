@@ -40,8 +40,6 @@ PAGES: Sequence[tuple[str, str, Handler]] = [
 _STATIC = {
     "console.css": "text/css; charset=utf-8",
     "console.js": "text/javascript; charset=utf-8",
-    "uplot.css": "text/css; charset=utf-8",
-    "uplot.js": "text/javascript; charset=utf-8",
 }
 
 

@@ -188,11 +188,7 @@ class Store(Reads, Protocol):
         ...
 
     async def end_session(self, hash: bytes) -> None:
-        """Forget a session."""
-        ...
-
-    async def end_sessions(self, seen_before: int) -> None:
-        """Forget the sessions that were last used before then."""
+        """End a session for good."""
         ...
 
     async def find_users(self, prefix: str, limit: int) -> list[Wallet]:

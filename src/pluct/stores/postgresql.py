@@ -50,10 +50,9 @@ ATTEMPTS_MAX = 5
 _NEEDED = {
     **dict.fromkeys(("entries", "payment_events"), "SELECT, INSERT"),
     **dict.fromkeys(
-        ("wallets", "tickets", "claims", "api_keys", "probe", "checkouts", "payments", "signing_keys"),
+        ("wallets", "tickets", "claims", "api_keys", "probe", "checkouts", "payments", "signing_keys", "sessions"),
         "SELECT, INSERT, UPDATE",
     ),
-    "sessions": "SELECT, INSERT, UPDATE, DELETE",
 }
 
 _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '3s'"
