@@ -288,3 +288,17 @@ def test_a_payment_finds_its_user(make_pluct: Make) -> None:
         )
         assert "Every payment has found its user" in browser.get("") and PATH_TOKEN not in browser.page.text
         world.engine.run("check")
+
+
+def test_a_user_is_found_by_what_they_have_at_hand(make_pluct: Make) -> None:
+    """The receipt of a payment, the code on the screen, the phone that was asked: each as people type it."""
+    with paying(make_pluct, "ok") as world:
+        browser = Browser(world.engine.url)
+        browser.sign_in(world.operator)
+        bought = world.becomes(world.buy("amina")["checkoutId"], "paid")
+        (payment,) = world.payments()
+        code, receipt = bought["paymentCode"], payment["reference"]
+        for typed in (code, f" {code.lower()} ", receipt, receipt.lower(), "0712 345678", "+254712345678"):
+            page = browser.get("/users", q=typed)
+            assert "/console/user?id=amina" in page and "Nobody&#39;s id" not in page, typed
+        assert "it is no payment code, receipt or phone" in browser.get("/users", q="0712345679")

@@ -15,12 +15,16 @@ PAGE = 25
 
 
 async def find(engine: Engine, page: Page) -> Response:
-    """Users whose id begins with what was typed."""
+    """Users whose id begins with what was typed, and whose code, receipt or phone it is."""
     typed = page.query.get("q", "").strip()
     if typed:
         text(typed, "What you look for")
     found = await engine.store.find_users(typed, FOUND_MAX + 1)
-    return page.show("users.html", typed=typed, found=found[:FOUND_MAX], more=len(found) > FOUND_MAX)
+    checkouts, payments = await page.cashier.search(typed) if typed else ([], [])
+    return page.show(
+        "users.html", typed=typed, found=found[:FOUND_MAX], more=len(found) > FOUND_MAX, payments=payments,
+        checkouts=checkouts,
+    )  # fmt: skip
 
 
 async def show(engine: Engine, page: Page) -> Response:

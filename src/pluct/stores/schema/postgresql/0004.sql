@@ -1,4 +1,4 @@
--- Who is signed in to the console: the hash of the cookie, and the key that was shown. Not part of the ledger: never copied.
+-- Who is signed in to the console: the hash of a cookie, and the key that was shown. Never copied with a ledger.
 CREATE TABLE sessions (
   hash       bytea   NOT NULL PRIMARY KEY,
   key_id     text    NOT NULL,
