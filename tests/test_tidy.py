@@ -103,6 +103,13 @@ ROOMS = {
         },
         STANDARD | {"msgspec", "starlette"},
     ),
+    "pluct.console": Room(
+        {
+            *CORE, "pluct.cashier", "pluct.commands.once", "pluct.commands.text", "pluct.console", "pluct.engine",
+            "pluct.money", "pluct.web.address",
+        },
+        STANDARD | {"jinja2", "starlette"},
+    ),
     "pluct.web.protocol": Room({*CORE, "pluct.web"}, STANDARD | {"msgspec", "starlette", "uvicorn"}),
     "pluct.kv_import": Room(
         {*CORE, "pluct.commands.once", "pluct.commands.text", "pluct.engine"}, STANDARD | {"msgspec"}

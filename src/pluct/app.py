@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pluct import ledger_copy
 from pluct.cashier import SWEEP_MAX as CHECKOUTS_MAX
 from pluct.cashier import Cashier
+from pluct.console.site import Console
 from pluct.engine import SWEEP_MAX, Engine
 from pluct.errors import PluctError, SetupError
 from pluct.gateways import Gateway, configured
@@ -142,7 +143,9 @@ def build(settings: Settings, engine: Engine, cashier: Cashier) -> ASGIApp:
                     await task
 
     access = Access(settings.user_auth, settings.webhook_secrets)
-    return application(engine, access, lifespan, cashier, settings.payments.proxy_hops)
+    hops = settings.payments.proxy_hops
+    console = Console(engine, cashier, now_ms, hops, secure=settings.env == "production").router()
+    return application(engine, access, lifespan, cashier, hops, console)
 
 
 async def _sweep(sweep: Callable[[], Awaitable[int]], most: int, seconds: float) -> None:

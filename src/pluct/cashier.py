@@ -435,6 +435,22 @@ class Cashier:
         following = found[limit].id if len(found) > limit else None
         return [(payment, await self._store.payment_events([payment.id])) for payment in found[:limit]], following
 
+    async def search(self, typed: str) -> tuple[list[Checkout], list[Payment]]:
+        """What somebody may mean who types a payment code, a phone number or a receipt: checkouts, and payments."""
+        code, checkouts = payment_codes.normalise(typed), []
+        if code is not None and (found := await self._store.checkout_by_code(code)) is not None:
+            checkouts.append(found)
+        with suppress(InvalidRequest):
+            phone = self.privacy.phone_hash(phone_number(typed))
+            checkouts += await self._store.checkouts_of_phone(phone, PHONE_CHECKOUTS_MAX)
+        payments = []
+        for namespace in dict.fromkeys((MPESA, *self.gateways)):
+            for reference in dict.fromkeys((typed, typed.upper())):
+                payment = await self._store.find_payment(namespace, reference)
+                if payment is not None and payment not in payments:
+                    payments.append(payment)
+        return checkouts, payments
+
     async def find_payments(self, namespace: str, references: Sequence[str]) -> list[Payment]:
         """The payments with these references."""
         return await self._store.find_payments(namespace, references)

@@ -130,6 +130,12 @@ class PaymentAlreadySettled(Refusal):
     code, status, title = "payment_already_settled", 409, "Payment already settled"
 
 
+class Stale(Refusal):
+    """The wallet has changed since you looked at it; look again, then decide."""
+
+    code, status, title = "stale", 409, "Stale"
+
+
 class TicketExpired(Refusal):
     """This ticket has expired; vend a new one."""
 

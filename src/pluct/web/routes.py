@@ -77,8 +77,13 @@ def table(access: Access, cashier: Cashier) -> list[Route]:
     ]  # fmt: skip
 
 
-def application(engine: Engine, access: Access, lifespan: Lifespan, cashier: Cashier, proxy_hops: int) -> ASGIApp:
-    """The whole site. Fixed addresses are looked up; those with an id in them go through Starlette's router."""
+def application(
+    engine: Engine, access: Access, lifespan: Lifespan, cashier: Cashier, proxy_hops: int, console: ASGIApp
+) -> ASGIApp:
+    """The whole site, the console beside the routes.
+
+    Fixed addresses are looked up; those with an id in them go through Starlette's router.
+    """
     routes = table(access, cashier) + hooks.routes(cashier, proxy_hops)
     routes += docs.routes(openapi(routes))
     by_path: dict[str, list[Route]] = {}
@@ -96,6 +101,8 @@ def application(engine: Engine, access: Access, lifespan: Lifespan, cashier: Cas
             app = fixed.get(scope["path"])
             if app is not None:
                 return app(scope, receive, send)
+            if scope["path"] == "/console" or scope["path"].startswith("/console/"):
+                return console(scope, receive, send)
             scope["path"] = scope["raw_path"].decode("latin-1")  # an id may have an escaped slash in it
         return router(scope, receive, send)
 
