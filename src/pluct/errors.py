@@ -154,6 +154,12 @@ class BodyTooLarge(Refusal):
     code, status, title = "body_too_large", 413, "Body too large"
 
 
+class RateLimited(Refusal):
+    """Too much was asked for in too short a time; try again shortly."""
+
+    code, status, title = "rate_limited", 429, "Rate limited"
+
+
 class Fault(PluctError):
     """The engine could not answer; the cause is in its log."""
 

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from pluct.engine import Engine
-from pluct.errors import Forbidden, Refusal, Unauthorized
+from pluct.errors import Forbidden, RateLimited, Unauthorized
 from pluct.model import ApiKey, Session
 
 IDLE_SECONDS_MAX = 30 * 60
@@ -23,12 +23,6 @@ WRONG_MAX, WRONG_SECONDS = 10, 300
 #: Addresses remembered; beyond that the one heard of longest ago is forgotten.
 ADDRESSES_MAX = 10_000
 ROLE = "operator"
-
-
-class TooManyTries(Refusal):
-    """Too many wrong keys came from this address; try again in five minutes."""
-
-    code, status, title = "rate_limited", 429, "Too many tries"
 
 
 class SignedIn:
@@ -52,11 +46,11 @@ class Sessions:
         self._wrong: OrderedDict[str, list[int]] = OrderedDict()
 
     async def sign_in(self, secret: str, address: str) -> SignedIn:
-        """A new session for an operator's key. Raises `Unauthorized`, `Forbidden` or `TooManyTries`."""
+        """A new session for an operator's key. Raises `Unauthorized`, `Forbidden` or `RateLimited`."""
         now = self._clock()
         tries = [at for at in self._wrong.get(address, []) if at > now - WRONG_SECONDS * 1000]
         if len(tries) >= WRONG_MAX:
-            raise TooManyTries
+            raise RateLimited("Too many wrong keys came from this address; try again in five minutes.")
         try:
             key = await self._engine.api_key(secret.strip())
         except Unauthorized:
