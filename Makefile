@@ -5,18 +5,19 @@ STAMP := .venv/.installed
 
 setup: $(STAMP)
 
-$(STAMP): requirements-dev.lock pyproject.toml
+$(STAMP): requirements-dev.lock pyproject.toml verifier/pyproject.toml
 	test -x .venv/bin/python || python3 -m venv .venv
 	command -v uv >/dev/null 2>&1 || test -x .venv/bin/uv || .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps -r requirements-uv.lock
 	$(UV) pip install --quiet --python .venv/bin/python --require-hashes -r requirements-dev.lock
-	$(UV) pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
+	$(UV) pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable . --editable verifier
 	touch $(STAMP)
 
 run: setup
 	.venv/bin/pluct serve
 
+# Three at once, file by file: most tests wait for a server of theirs.
 test: setup
-	.venv/bin/python -m pytest -q
+	.venv/bin/python -m pytest -q -n 3 --dist loadfile
 
 check: setup
 	.venv/bin/ruff format --check .
@@ -24,7 +25,7 @@ check: setup
 	.venv/bin/mypy
 
 bench: setup
-	PYTHONPATH=tests .venv/bin/python -m bench
+	PYTHONPATH=tests:tests/verifier .venv/bin/python -m bench
 
 coverage: setup
 	.venv/bin/python -m coverage run -m pytest -q tests/test_ledger.py tests/test_payments.py tests/test_clawback.py tests/test_commands.py tests/test_tickets.py tests/test_histories.py -k "not in_sqlite and not in_postgresql"

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import Progress
 
-from bench import gate, hooks, postgresql, servers
+from bench import gate, hooks, postgresql, servers, verifier
 from bench.harness import USERS, Bench
 from bench.ledgers import funded, grown
 
@@ -180,6 +180,7 @@ def main() -> None:
     everything["gate"] = gate.gate
     everything |= {"postgresql": postgresql.vend, "postgresql_store": postgresql.store}
     everything |= {"postgresql_growth": postgresql.growth, "postgresql_vacuum": postgresql.vacuum}
+    everything |= {"verifier": verifier.verify}
     parser.add_argument("names", nargs="*", help=f"only these: {' '.join(everything)}; writes nothing")
     chosen = parser.parse_args()
     console = Console()

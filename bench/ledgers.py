@@ -112,4 +112,4 @@ def _entries(users: list[str], each: int, next_id: Callable[[], str], now: int, 
             )  # fmt: skip
             last = entry_id
         lots = msgspec.json.encode([(1, grant_id, available, "paid", 50, None)]).decode()
-        wallets.append((user, available, 0, 0, each, last, None, now, lots))
+        wallets.append((user, available, 0, 0, each, last, None, now, lots, None))

@@ -48,6 +48,7 @@ ROLES: dict[tuple[str, str], tuple[set[str], set[str]]] = {
     ("GET", "/v1/checkouts/{id}"): (ALL, {"user", "operator"}),
     ("POST", "/v1/credits/request"): (ALL, {"user"}),
     ("GET", "/v1/credits/requests"): ({"operator"}, {"operator"}),
+    ("GET", "/v1/statements/{userId}"): ({"operator"}, {"user", "operator"}),
     ("GET", "/v1/payments"): ({"operator"}, {"operator"}),
     ("GET", "/v1/payments/{id}"): ({"operator"}, {"operator"}),
     ("POST", "/v1/payments/{id}/assign"): ({"operator"}, {"operator"}),

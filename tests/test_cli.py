@@ -25,6 +25,8 @@ COMMANDS = [
     [], ["serve"], ["keys"], ["keys", "create"], ["keys", "list"], ["keys", "revoke"], ["credits"],
     ["credits", "grant"],
     ["credits", "adjust"], ["credits", "show"], ["credits", "history"], ["check"], ["migrate"], ["copy"], ["import-kv"],
+    ["payments"], ["payments", "list"], ["payments", "show"], ["payments", "assign"], ["payments", "write-off"],
+    ["payments", "requests"], ["payments", "reconcile"], ["daraja"], ["daraja", "register-urls"],
     ["signing-keys"], ["signing-keys", "list"], ["signing-keys", "rotate"], ["signing-keys", "retire"],
 ]  # fmt: skip
 

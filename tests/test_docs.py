@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import unquote
 
 import httpx
@@ -20,8 +20,9 @@ import pytest
 from conftest import WEBHOOK_SECRET, Pluct
 from doubles.daraja import Simulator
 from paying import PATH_TOKEN, SECRETS, in_a_thread
-from pluct import errors, settings
+from pluct import errors, payment_settings, settings
 from pluct.catalog import REPORT_SECONDS_MAX, TTL_SECONDS_MAX, Action
+from pluct.gateways.configured import NAMES, described
 from pluct.model import EntryKind, Settlement, TicketState
 from pluct.web import docs
 from pluct.web.access import Access
@@ -31,10 +32,11 @@ from pluct.web.routes import table
 ROOT = Path(__file__).parent.parent
 API = (ROOT / "docs" / "api.md").read_text("utf-8")
 SETTINGS = (ROOT / "docs" / "settings.md").read_text("utf-8")
+GATEWAYS = (ROOT / "docs" / "gateways.md").read_text("utf-8")
 README = (ROOT / "README.md").read_text("utf-8")
 FOLDERS = ("docs", "src", "tests", "bench", ".ci")
 ROUTES = [*table(Access("token", ("secret",)), None), *docs.routes({})]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "verifier").glob("*.md")])
 
 
 def sections(page: str) -> dict[str, str]:
@@ -185,11 +187,28 @@ def test_every_key_of_an_action_is_documented_and_no_other() -> None:
         assert f"1 to {limit}" in SETTINGS
 
 
-@pytest.mark.parametrize("text", blocks(SETTINGS + API, "toml"))
+def test_every_key_about_money_is_documented_and_no_other() -> None:
+    """Of a pack, of `[payments]` with its choices, and of `[http]`."""
+    assert re.findall(r"^\| `(\w+)` \|", sections(SETTINGS)["Packs"], flags=re.M) == [
+        field.name for field in msgspec.structs.fields(payment_settings._Pack)
+    ]
+    told = re.findall(r"^\| `(\w+)` \| `(.+?)` \| (.+)", sections(SETTINGS)["Payments"], flags=re.M)
+    tables = (payment_settings._Payments, payment_settings._Http)
+    fields = [field for kind in tables for field in msgspec.structs.fields(kind)]
+    assert {key: default for key, default, _ in told} == {field.name: json.dumps(field.default) for field in fields}
+    words = {key: meaning for key, _, meaning in told}
+    for field in fields:
+        assert not [choice for choice in get_args(field.type) if f'`"{choice}"`' not in words[field.name]]
+    assert f"0 to {payment_settings.PROXY_HOPS_MAX}" in words["proxy_hops"]
+
+
+@pytest.mark.parametrize("text", blocks(SETTINGS + API + GATEWAYS, "toml"))
 def test_every_example_file_is_accepted(text: str, tmp_path: Path) -> None:
     """What is shown can be copied."""
     (tmp_path / "pluct.toml").write_text(text)
-    assert settings.load(SECRETS, tmp_path) != settings.load({"PLUCT_CONFIG": "none.toml"}, tmp_path)
+    given = {name: name * 2 for kind in NAMES for name in described(kind)[0].SECRETS} | SECRETS
+    given["STANDARD_WEBHOOKS_SECRET"] = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
+    assert settings.load(given, tmp_path) != settings.load({"PLUCT_CONFIG": "none.toml"}, tmp_path)
 
 
 def test_the_example_for_production_starts_in_production(tmp_path: Path) -> None:

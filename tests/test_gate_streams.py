@@ -161,7 +161,7 @@ def test_an_old_client_is_understood(world: World) -> None:
         with world.backend.take() as wire:
             assert wire.head()[0] == "GET / HTTP/1.1"
             wire.send(CHUNKED + b"5\r\nhello\r\n0\r\n\r\n")
-            first, headers = client.head()
+            _, headers = client.head()
             assert "transfer-encoding" not in headers and headers["connection"] == ["close"]
             assert client.rest() == b"hello"
     assert world.till.settled(vended) == ("captured", 5, 0)
@@ -229,8 +229,8 @@ def test_head(world: World) -> None:
 
 def test_what_is_for_the_next_server_only_stays_behind(world: World) -> None:
     """Hop-by-hop headers, and those that Connection names, in both directions."""
-    hops = ("connection: keep-alive, x-hop", "x-hop: 1", "keep-alive: 5", "te: trailers", "proxy-authorization: Basic x",
-            "proxy-connection: y", "trailer: z")  # fmt: skip
+    hops = ("connection: keep-alive, x-hop", "x-hop: 1", "keep-alive: 5", "te: trailers", "proxy-connection: y",
+            "proxy-authorization: Basic x", "trailer: z")  # fmt: skip
     with world.gate.connect() as client:
         client.send(request(world.till.vend(), "GET / HTTP/1.1", *hops, "x-kept: 1"))
         with world.backend.take() as wire:
@@ -251,7 +251,7 @@ def test_nobody_speaks_for_the_gate(world: World) -> None:
             "x-forwarded-for: 6.6.6.6", "x_forwarded_for: 6.6.6.6", "x-forwarded-proto: https", "x-real-ip: 6.6.6.6",
             "x-forwarded-host: evil.example", "forwarded: for=6.6.6.6", "content_length: 5",
             "transfer_encoding: chunked")  # fmt: skip
-    first, got = world.pass_through(request(vended, "GET / HTTP/1.1", *lies), OK)
+    _, got = world.pass_through(request(vended, "GET / HTTP/1.1", *lies), OK)
     assert {name: value for name, value in got.items() if "pluct" in name and name != "via"} == {
         "x-pluct-user": [vended["userId"]], "x-pluct-ticket": [vended["ticketId"]], "x-pluct-action": ["transcribe"],
     }  # fmt: skip

@@ -13,7 +13,9 @@ import msgspec
 import pytest
 
 import pluct.gateways
+from pluct.gateways import configured
 from pluct.gateways.calls import email_for, harmless, is_address, redirect
+from pluct.gateways.configured import described
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "gateways.md").read_text("utf-8")
@@ -62,8 +64,19 @@ def test_every_key_and_every_secret_is_documented_and_no_other() -> None:
         for field in msgspec.structs.fields(settings_of(module))
     }
     assert told == fields
-    secrets = {secret for module in MODULES.values() for secret in (*module.SECRETS, *module.SECRETS_OPTIONAL)}
+    modules = [described(name)[0] for name in configured.NAMES]
+    secrets = {secret for module in modules for secret in (*module.SECRETS, *module.SECRETS_OPTIONAL)}
     assert set(re.findall(r"`([A-Z_]{8,})`", PAGE)) == secrets
+
+
+def test_every_key_of_mpesa_is_documented_and_no_other() -> None:
+    """With its default; two that belong together share a row."""
+    (section,) = re.findall(r"^## M-Pesa\n(.*?)^## ", PAGE, flags=re.M | re.S)
+    told: dict[str, str] = {}
+    for keys, defaults in re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| (`.+?`(?:, `.+?`)*) \|", section, flags=re.M):
+        told |= dict(zip(re.findall(r"`(\w+)`", keys), re.findall(r"`(.+?)`", defaults), strict=True))
+    fields = msgspec.structs.fields(described("daraja")[1])
+    assert told == {field.name: json.dumps(field.default) for field in fields}
 
 
 def test_importing_the_gateways_is_cheap() -> None:
@@ -71,6 +84,16 @@ def test_importing_the_gateways_is_cheap() -> None:
     names = ", ".join(f"pluct.gateways.{name}" for name in NAMES)
     code = f"import sys, {names}; print([m for m in ('httpx', 'stripe', 'requests') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_an_engine_that_takes_no_money_does_not_pay_for_it(tmp_path: Path) -> None:
+    """Neither at its start nor for a command: what speaks HTTP takes as long to load as all of ours."""
+    code = (
+        "import sys, pathlib, pluct.cli, pluct.settings; pluct.settings.load({}, pathlib.Path());"
+        "print([m for m in ('httpx', 'standardwebhooks', 'pluct.gateways.stripe') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 

@@ -99,6 +99,7 @@ RIGHT: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         {"userId": "amina", "amount": 0, "reason": "top-up", "reference": "SLK4H7R2T0"},
     ),
     "/v1/credits/requests": (("operator",), {}),
+    "/v1/statements/{userId}": (("operator",), {}),
     "/v1/payments": (("operator",), {}),
     "/v1/payments/{id}": (("operator",), {}),
     "/v1/payments/{id}/assign": (("operator",), {"userId": "amina", "reason": "a reason"}),

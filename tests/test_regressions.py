@@ -304,9 +304,11 @@ def test_long_work_is_reserved_first_and_settled_after(engine: Pluct, keys: Keys
 def test_no_route_mints_or_administers_without_a_role(engine: Pluct) -> None:
     """No admin page, no password in a page's script, and not one credit for a stranger, by any documented address."""
     user_id = new_id()
-    for path in ("/admin", "/admin/credits", "/admin/users", "/v1/admin", "/seed-credits", "/debug", "/console"):
+    for path in ("/admin", "/admin/credits", "/admin/users", "/v1/admin", "/seed-credits", "/debug"):
         refused(engine.client.get(path), 404, "route_not_found")
         refused(engine.post(path, {"userId": user_id, "amount": 5}), 404, "route_not_found")
+    for answer in (engine.client.get("/console"), engine.post("/console/user/grant", {})):
+        assert answer.headers["location"] == "/console/sign-in"
     document = engine.client.get("/openapi.json").json()
     body = {"userId": user_id, "amount": 5, "reason": "r", "token": "t"}
     for path, methods in document["paths"].items():

@@ -1,9 +1,11 @@
 """`make sandbox` as a newcomer meets it: what it prints is typed in, and money becomes credits."""
 
 import json
+import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,12 +20,20 @@ TESTS = Path(__file__).parent
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-def test_what_the_sandbox_prints_works() -> None:
-    """From the phone's prompt to a ticket that is accepted once; and nothing is left when it is stopped."""
+def test_what_the_sandbox_prints_works(tmp_path: Path) -> None:
+    """From the phone's prompt to a ticket that is accepted once; and nothing is left when it is stopped.
+
+    What is set for a real engine on the same machine does not reach it.
+    """
     port = free_port()
+    real = {
+        "PLUCT_ENV": "production", "PLUCT_USER_AUTH": "token", "PLUCT_CONFIG": str(tmp_path / "none" / "pluct.toml"),
+        "DATABASE_READ_URL": "postgresql://real", "PRIVACY_SECRET": "", "TMPDIR": str(tmp_path),
+    }  # fmt: skip
     process = subprocess.Popen(
-        [sys.executable, "-m", "doubles.sandbox", "--port", str(port)], cwd=TESTS, stdout=subprocess.PIPE, text=True
-    )
+        [sys.executable, "-m", "doubles.sandbox", "--port", str(port)], cwd=TESTS, stdout=subprocess.PIPE, text=True,
+        stderr=subprocess.STDOUT, env=os.environ | real,
+    )  # fmt: skip
     assert process.stdout is not None
     try:
         said = ""
@@ -47,6 +57,21 @@ def test_what_the_sandbox_prints_works() -> None:
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(20)
+        last = process.stdout.read()
         process.stdout.close()
+    assert (process.returncode, last.split()) == (0, ["Stopped."]) and list(tmp_path.iterdir()) == []
     with pytest.raises(httpx.ConnectError):
         httpx.get(url)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_port_that_is_taken_is_named(tmp_path: Path, which: int) -> None:
+    """The engine's or the simulator's: a sentence, and nothing is left."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            [sys.executable, "-m", "doubles.sandbox", "--port", str(port - which)], cwd=TESTS, capture_output=True,
+            text=True, timeout=60, env=os.environ | {"TMPDIR": str(tmp_path)}, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1 and f"is port {port} free?" in done.stderr and "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []

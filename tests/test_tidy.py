@@ -60,6 +60,18 @@ ROOMS = {
         },
         STANDARD | {"msgspec"},
     ),
+    "pluct.statements": Room({"pluct.model"}, STANDARD | {"msgspec"}),
+    "pluct.ledger_backup": Room({"pluct.errors", "pluct.stores"}, STANDARD - {"sqlite3"}),
+    "pluct.cli_backup": Room(
+        {"pluct.app", "pluct.errors", "pluct.ledger_backup", "pluct.terminal"}, STANDARD | {"click"}
+    ),
+    "pluct.cli_statement": Room(
+        {
+            "pluct.commands.text", "pluct.engine.PAGE_MAX", "pluct.statements", "pluct.terminal",
+            "pluct.web.statements",
+        },
+        STANDARD | {"click"},
+    ),
     "pluct.catalog": Room(CORE, PURE | {"msgspec"}),
     "pluct.tickets": Room({*CORE, "pluct.catalog.ISSUER"}, STANDARD | {"msgspec", "joserfc"}),
     "pluct.signing": Room({*CORE, "pluct.tickets"}, STANDARD | {"cryptography", "joserfc", "msgspec"}),
@@ -73,7 +85,8 @@ ROOMS = {
     ),
     "pluct.settings": Room({*CORE, "pluct.catalog", "pluct.payment_settings"}, STANDARD | {"msgspec"}),
     "pluct.payment_settings": Room(
-        {*CORE, "pluct.catalog", "pluct.gateways.configured", "pluct.money"}, STANDARD | {"msgspec"}
+        {*CORE, "pluct.catalog", "pluct.gateways.calls.is_address", "pluct.gateways.configured", "pluct.money"},
+        STANDARD | {"msgspec"},
     ),
     "pluct.stores": Room(
         {*CORE, "pluct.commands", "pluct.ledger", "pluct.stores"}, STANDARD | {"asyncpg", "sqlite3", "msgspec"}
@@ -86,9 +99,16 @@ ROOMS = {
         {
             *CORE, "pluct.__version__", "pluct.cashier", "pluct.money", "pluct.commands.Once",
             "pluct.commands.once", "pluct.commands.text",
-            "pluct.engine", "pluct.observe.Event", "pluct.web",
+            "pluct.engine", "pluct.observe.Event", "pluct.statements", "pluct.web",
         },
         STANDARD | {"msgspec", "starlette"},
+    ),
+    "pluct.console": Room(
+        {
+            *CORE, "pluct.cashier", "pluct.commands.once", "pluct.commands.text", "pluct.console", "pluct.engine",
+            "pluct.money", "pluct.web.address",
+        },
+        STANDARD | {"jinja2", "starlette"},
     ),
     "pluct.web.protocol": Room({*CORE, "pluct.web"}, STANDARD | {"msgspec", "starlette", "uvicorn"}),
     "pluct.kv_import": Room(

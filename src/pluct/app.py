@@ -26,6 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pluct import ledger_copy
 from pluct.cashier import SWEEP_MAX as CHECKOUTS_MAX
 from pluct.cashier import Cashier
+from pluct.console.site import Console
 from pluct.engine import SWEEP_MAX, Engine
 from pluct.errors import PluctError, SetupError
 from pluct.gate.client import Origin
@@ -86,12 +87,12 @@ async def copy(source: Path | str, target: Path | str, progress: ledger_copy.Pro
         raise SetupError("--from and --to name the same ledger.")
     if isinstance(source, Path) and not source.exists():
         raise SetupError(f"There is no ledger at {source}.")
-    async with _opened(source) as old, _opened(target) as new:
+    async with opened(source) as old, opened(target) as new:
         return await ledger_copy.run(old, new, progress)
 
 
 @asynccontextmanager
-async def _opened(place: Path | str) -> AsyncIterator[Store]:
+async def opened(place: Path | str) -> AsyncIterator[Store]:
     """The store there, for this process alone where that can be had."""
     store = open_store(place, now_ms, uuid7_source(), serving=True)
     await store.open()
@@ -151,7 +152,9 @@ def build(settings: Settings, engine: Engine, cashier: Cashier) -> ASGIApp:
                     await task
 
     access = Access(settings.user_auth, settings.webhook_secrets)
-    return application(engine, access, lifespan, cashier, settings.payments.proxy_hops)
+    hops = settings.payments.proxy_hops
+    console = Console(engine, cashier, now_ms, hops, secure=settings.env == "production").router()
+    return application(engine, access, lifespan, cashier, hops, console)
 
 
 async def _sweep(sweep: Callable[[], Awaitable[int]], most: int, seconds: float) -> None:

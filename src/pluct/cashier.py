@@ -192,7 +192,7 @@ class Cashier:
         gateway = self.gateways.get(name)
         if gateway is None or hook not in gateway.hooks:
             raise RouteNotFound
-        found = await self._store.checkout_by_token(_hash(token)) if token else None
+        found = await self._store.checkout_by_token(_hash(token)) if token and hook in gateway.checkout_hooks else None
         received = await gateway.receive(hook, token, headers, body, address, found)
         for notice in received.notices:
             await self.hear(gateway.name, notice)
@@ -351,28 +351,28 @@ class Cashier:
 
     # People
 
-    async def claim(self, user_id: str, amount: str, reason: str, reference: str, key: str | None) -> bool:
-        """A user says that they have paid. Whether it is credited; otherwise it waits for an operator.
+    async def claim(self, user_id: str, amount: str, reason: str, reference: str, key: str | None) -> tuple[bool, bool]:
+        """A user says that they have paid. Whether it is credited (otherwise it waits for an operator), and was before.
 
         It is credited if a receipt in their words names an unmatched payment, of that amount if one is given (as money
         is written; "" and "0": any), and its code or its phone fits a checkout of theirs.
         """
         found = await self._claimed(amount, f"{reference} {reason}")
         if found is not None and found.settled and found.user_id == user_id:
-            return True
+            return True, True
         if found is not None and found.state == "unmatched" and found.confirmed and await self._is_of(found, user_id):
             with suppress(
                 PaymentAlreadySettled, InvalidRequest
             ):  # somebody was faster, or it buys nothing: people look
                 await self.assign(found.id, user_id, reason, f"user:{user_id}")
-                return True
+                return True, False
         said = {"userId": user_id, "amount": amount, "reason": reason, "reference": reference}
         raw = self.privacy.redacted(said)
         event = self._event(CLAIM, key or self._next_id(), "request", raw, f"{user_id} asks for credits.")
         event = msgspec.structs.replace(event, payment_id=None if found is None else found.id)
         claims = () if key is None else (once("request", user_id, key, user_id, amount, reason, reference),)
-        await self._engine.submit(Note("", event, claims), Noted, "request")
-        return False
+        noted = await self._engine.submit(Note("", event, claims), Noted, "request")
+        return False, noted.replayed
 
     async def requests(self, limit: int, cursor: str | None) -> tuple[list[Request], str | None]:
         """A page of what users said they had paid and what was not credited at once, newest first."""
@@ -434,6 +434,22 @@ class Cashier:
         found = await self._store.payments(state, gateway, limit + 1, cursor)
         following = found[limit].id if len(found) > limit else None
         return [(payment, await self._store.payment_events([payment.id])) for payment in found[:limit]], following
+
+    async def search(self, typed: str) -> tuple[list[Checkout], list[Payment]]:
+        """What somebody may mean who types a payment code, a phone number or a receipt: checkouts, and payments."""
+        code, checkouts = payment_codes.normalise(typed), []
+        if code is not None and (found := await self._store.checkout_by_code(code)) is not None:
+            checkouts.append(found)
+        with suppress(InvalidRequest):
+            phone = self.privacy.phone_hash(phone_number(typed))
+            checkouts += await self._store.checkouts_of_phone(phone, PHONE_CHECKOUTS_MAX)
+        payments = []
+        for namespace in dict.fromkeys((MPESA, *self.gateways)):
+            for reference in dict.fromkeys((typed, typed.upper())):
+                payment = await self._store.find_payment(namespace, reference)
+                if payment is not None and payment not in payments:
+                    payments.append(payment)
+        return checkouts, payments
 
     async def find_payments(self, namespace: str, references: Sequence[str]) -> list[Payment]:
         """The payments with these references."""

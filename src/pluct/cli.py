@@ -15,7 +15,18 @@ import click
 from msgspec.structs import replace
 from rich.table import Column, Table
 
-from pluct import __version__, app, cli_gate, cli_payments, cli_reconcile, cli_signing, kv_import, settings
+from pluct import (
+    __version__,
+    app,
+    cli_backup,
+    cli_gate,
+    cli_payments,
+    cli_reconcile,
+    cli_signing,
+    cli_statement,
+    kv_import,
+    settings,
+)
 from pluct.commands import text
 from pluct.engine import PAGE_MAX
 from pluct.errors import InvalidRequest, PluctError, Refusal, SetupError
@@ -408,8 +419,11 @@ def import_kv(file: Path, as_json: bool) -> None:
 cli_payments.payments.add_command(cli_reconcile.reconcile)
 cli.add_command(cli_payments.payments)
 cli.add_command(cli_payments.daraja)
+cli.add_command(cli_backup.backup)
+cli.add_command(cli_backup.restore)
 cli.add_command(cli_signing.signing_keys)
 cli.add_command(cli_gate.gate)
+cli.add_command(cli_statement.show_statement)
 
 # Means
 

@@ -79,6 +79,7 @@ class Fund(msgspec.Struct, frozen=True, gc=False):
     reason: str | None = None
     actor: str | None = None
     claims: tuple[Once, ...] = ()
+    seen: int | None = None  # how many entries the wallet had when a person decided this
 
 
 class Vend(msgspec.Struct, frozen=True, gc=False):
@@ -143,6 +144,7 @@ class Adjust(msgspec.Struct, frozen=True, gc=False):
     reason: str
     actor: str
     claims: tuple[Once, ...] = ()
+    seen: int | None = None  # how many entries the wallet had when a person decided this
 
 
 class Probe(msgspec.Struct, frozen=True, gc=False):

@@ -90,24 +90,26 @@ class Engine:
     async def grant(
         self, user_id: str, amount: int, *, source: str, actor: str, category: Category = "paid",
         priority: int = PRIORITY_DEFAULT, expires_at: int | None = None, reference: str | None = None,
-        reason: str | None = None, claim: Once | None = None,
+        reason: str | None = None, claim: Once | None = None, seen: int | None = None,
     ) -> Granted:  # fmt: skip
-        """Give credits. One reference is granted once, whoever it names."""
+        """Give credits. One reference is granted once, whoever it names. `seen`: see `adjust`."""
         claims = _claims(claim)
         if reference is not None:
             claims = (*claims, once_by_reference(reference, user_id, amount))
         command = Fund(
             user_id, self._next_id(), _amount(amount), source, category, priority, expires_at, reference, reason, actor,
-            claims,
+            claims, seen,
         )  # fmt: skip
         return await self.submit(command, Granted, "grant", amount)
 
-    async def adjust(self, user_id: str, amount: int, reason: str, actor: str, claim: Once | None = None) -> Adjusted:
-        """Give or take credits by hand."""
+    async def adjust(
+        self, user_id: str, amount: int, reason: str, actor: str, claim: Once | None = None, seen: int | None = None
+    ) -> Adjusted:
+        """Give or take credits by hand; `seen` is how many entries the wallet had when that was decided."""
         if amount == 0:
             raise InvalidRequest("amount must not be 0: give a positive or a negative number of credits.")
         _amount(abs(amount))
-        command = Adjust(user_id, self._next_id(), amount, reason, actor, _claims(claim))
+        command = Adjust(user_id, self._next_id(), amount, reason, actor, _claims(claim), seen)
         return await self.submit(command, Adjusted, "adjust")
 
     async def redeem(self, token: str, claim: Once | None = None) -> Changed:
@@ -149,6 +151,13 @@ class Engine:
         if not entries:
             raise InvalidRequest("cursor is not one this wallet's history gave.")
         return entries, entries[-1].previous_id
+
+    async def statement(self, user_id: str, limit: int, cursor: str | None) -> tuple[Wallet, list[Entry], str | None]:
+        """A wallet with a page of its entries and the cursor of the next page; an unknown user's is empty."""
+        wallet = await self.balance(user_id)
+        if not wallet.entries and cursor is None:
+            return wallet, [], None
+        return wallet, *await self.history(user_id, limit, cursor)
 
     async def ticket(self, ticket_id: str) -> Ticket:
         """One ticket."""

@@ -130,6 +130,12 @@ class PaymentAlreadySettled(Refusal):
     code, status, title = "payment_already_settled", 409, "Payment already settled"
 
 
+class Stale(Refusal):
+    """The wallet has changed since you looked at it; look again, then decide."""
+
+    code, status, title = "stale", 409, "Stale"
+
+
 class TicketExpired(Refusal):
     """This ticket has expired; vend a new one."""
 
@@ -146,6 +152,12 @@ class BodyTooLarge(Refusal):
     """The body is larger than 64 KiB."""
 
     code, status, title = "body_too_large", 413, "Body too large"
+
+
+class RateLimited(Refusal):
+    """Too much was asked for in too short a time; try again shortly."""
+
+    code, status, title = "rate_limited", 429, "Rate limited"
 
 
 class Fault(PluctError):

@@ -150,6 +150,7 @@ def _fund(view: View, command: Fund, now: int) -> Granted:
     if command.expires_at is not None and command.expires_at <= now:
         raise InvalidRequest("expiresAt is in the past; credits must expire in the future, or never.")
     draft = Draft(view, command.user_id, now)
+    draft.require_seen(command.seen)
     draft.require_room(command.amount)
     entry = draft.post(
         "grant", command.amount, issued_account(command.source), draft.account,
@@ -276,6 +277,7 @@ def _expire(view: View, command: Expire, now: int) -> Expired:
 
 def _adjust(view: View, command: Adjust, now: int) -> Adjusted:
     draft = Draft(view, command.user_id, now)
+    draft.require_seen(command.seen)
     if command.amount > 0:
         draft.require_room(command.amount)
         debit, credit = ADJUSTED_ACCOUNT, draft.account

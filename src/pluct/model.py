@@ -66,6 +66,15 @@ class Wallet(msgspec.Struct, frozen=True, gc=False):
         return min((lot.expires_at for lot in self.lots if lot.expires_at is not None), default=None)
 
 
+class Session(msgspec.Struct, frozen=True):
+    """Somebody signed in to the console. Only the hash of what their browser keeps is known."""
+
+    hash: bytes
+    key_id: str
+    created_at: int
+    seen_at: int
+
+
 class Ticket(msgspec.Struct, frozen=True, gc=False):
     """The right to one action. Its id is the `jti` of its JWT."""
 

@@ -1,20 +1,23 @@
 """What an engine that takes money is told: packs, policies, gateways and their secrets, each problem as a sentence."""
 
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
 from pluct.catalog import PaymentPolicy
 from pluct.errors import InvalidRequest
+from pluct.gateways.calls import is_address
 from pluct.gateways.configured import NAMES, described
-from pluct.model import AMOUNT_MAX, Pack
-from pluct.money import currency_code, minor_units
+from pluct.model import AMOUNT_MAX, Clawback, OddAmounts, Pack
+from pluct.money import CURRENCIES, minor_units
 
 PACKS_MAX = 200
 PROXY_HOPS_MAX = 10
+SECRET_BYTES_MIN = 32
 #: Keys the phone numbers that are kept as hashes. Another one, and old hashes are not recognised any more.
 PRIVACY_SECRET = "PRIVACY_SECRET"
 DEVELOPMENT_PRIVACY_SECRET = "local-dev-privacy-secret-never-use-in-prod-11223"
@@ -45,8 +48,8 @@ class _Pack(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Payments(msgspec.Struct, forbid_unknown_fields=True):
-    odd_amounts: str = "packs"
-    clawback: str = "debt"
+    odd_amounts: OddAmounts = "packs"
+    clawback: Clawback = "debt"
     callback_base_url: str = ""
 
 
@@ -64,10 +67,6 @@ def load(
 ) -> PaymentSettings:
     """The settings, as far as they can be read. `tables` is what `take` took."""
     payments = _table(_Payments, tables.get("payments", {}), f"{file}: [payments]", problems)
-    for key, choices in (("odd_amounts", ("packs", "pro_rata", "hold")), ("clawback", ("debt", "floor", "freeze"))):
-        if getattr(payments, key) not in choices:
-            problems.append(f"{file}: [payments] {key} must be {', '.join(choices[:-1])} or {choices[-1]}.")
-            setattr(payments, key, choices[0])
     hops = _table(_Http, tables.get("http", {}), f"{file}: [http]", problems).proxy_hops
     if not 0 <= hops <= PROXY_HOPS_MAX:
         problems.append(f"{file}: [http] proxy_hops must be 0 to {PROXY_HOPS_MAX}.")
@@ -75,10 +74,11 @@ def load(
     gateways, secrets = _gateways(tables.get("gateways", {}), environ, base, production, file, problems)
     if production and gateways and base.startswith("http://"):
         problems.append(f"{file}: [payments] callback_base_url must be https:// in production.")
+    if base and not is_address(base) and not gateways.keys() - {"standard"}:  # the others say so themselves
+        problems.append(f"{file}: [payments] callback_base_url must be https://host, or http:// on this machine.")
     return PaymentSettings(
-        _packs(tables.get("packs", []), file, problems),
-        msgspec.convert({"odd_amounts": payments.odd_amounts, "clawback": payments.clawback}, PaymentPolicy),
-        base, gateways, secrets, _privacy_secret(environ, production and bool(gateways), problems), hops,
+        _packs(tables.get("packs", []), file, problems), PaymentPolicy(payments.odd_amounts, payments.clawback), base,
+        gateways, secrets, _privacy_secret(environ, production and bool(gateways), problems), hops,
     )  # fmt: skip
 
 
@@ -88,30 +88,38 @@ def _packs(found: Any, file: Path, problems: list[str]) -> tuple[Pack, ...]:
         return ()
     packs: dict[str, Pack] = {}
     for number, table in enumerate(found, 1):
-        where = f"{file}: [[packs]] number {number}"
-        try:
-            said = msgspec.convert(table, _Pack)
-        except msgspec.ValidationError as error:
-            problems.append(f"{where}: {error}.")
-            continue
-        try:
-            currency = currency_code(said.currency)
-            pack = Pack(said.id, said.name, currency, minor_units(said.price, currency), said.credits)
-        except InvalidRequest as error:
-            problems.append(f"{where}: {error.sentence}")
-            continue
-        if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", pack.id):
-            problems.append(f"{where}: id must be 1 to 64 letters, digits, points, dashes or underscores.")
-        if not 1 <= len(pack.name) <= 100:
-            problems.append(f"{where}: name must be 1 to 100 characters.")
-        if pack.price < 1:
-            problems.append(f"{where}: price must be above zero.")
-        if not 1 <= pack.credits <= AMOUNT_MAX:
-            problems.append(f"{where}: credits must be 1 to {AMOUNT_MAX}.")
+        pack = _pack(table, f"{file}: [[packs]] number {number}", problems)
         if pack.id in packs:
-            problems.append(f"{where}: there is another pack with the id {pack.id!r}.")
-        packs[pack.id] = pack
+            problems.append(f"{file}: [[packs]] number {number}: there is another pack with the id {pack.id!r}.")
+        if pack.id:
+            packs[pack.id] = pack
     return tuple(packs.values())
+
+
+def _pack(table: Any, where: str, problems: list[str]) -> Pack:
+    """A pack, as far as its keys can be read: each is judged, whatever is wrong with the others."""
+    said = _values(_Pack, table, where, problems)
+    id, name, currency = said.get("id", ""), said.get("name", ""), said.get("currency", "").upper()
+    price, credits = 0, said.get("credits", 0)
+    if isinstance(table, dict):
+        problems += [f"{where}: {key} is missing." for key in _kinds(_Pack) if key not in table]
+    if "id" in said and not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", id):
+        problems.append(f"{where}: id must be 1 to 64 letters, digits, points, dashes or underscores.")
+    if "name" in said and not (1 <= len(name) <= 100 and name.isprintable()):
+        problems.append(f"{where}: name must be 1 to 100 printable characters.")
+    if "currency" in said and currency not in CURRENCIES:
+        problems.append(f"{where}: currency {currency[:40]!r} is not one of ISO 4217, such as KES, USD or EUR.")
+    if "price" in said:
+        try:
+            price = minor_units(said["price"], currency)
+        except InvalidRequest as error:
+            problems.append(f"{where}: price: {error.sentence}")
+        else:
+            if price < 1:
+                problems.append(f"{where}: price must be above zero.")
+    if "credits" in said and not 1 <= credits <= AMOUNT_MAX:
+        problems.append(f"{where}: credits must be 1 to {AMOUNT_MAX}.")
+    return Pack(id, name, currency, price, credits)
 
 
 def _gateways(
@@ -130,14 +138,16 @@ def _gateways(
         module, kind = described(name)
         names = (*module.SECRETS, *module.SECRETS_OPTIONAL)
         if isinstance(table, dict):
-            for key in [key for key in table if key.upper() in names or "secret" in key.lower()]:
-                problems.append(f"{where}: {key} is a secret, and secrets are taken from the environment alone.")
+            for key in [key for key in table if _names_a_secret(key, name, names)]:
+                problems.append(
+                    f"{where}: {key} is a secret, and secrets are taken from the environment alone: {', '.join(names)}."
+                )
                 table = {other: value for other, value in table.items() if other != key}
         gateways[name] = found = _table(kind, table, where, problems)
         problems += [f"{where}: {problem}." for problem in found.problems(base)]
         given = {secret: environ[secret] for secret in names if environ.get(secret, "").strip()}
-        for secret in [secret for secret, value in given.items() if not value.isprintable()]:
-            problems.append(f"{secret} must be printable text.")
+        for secret in [secret for secret, value in given.items() if not (value.isascii() and value.isprintable())]:
+            problems.append(f"{secret} must be printable ASCII: anything else cannot be sent to the gateway.")
             given[secret] = "not-printable-and-so-not-judged-further"
         secrets |= given
         problems += [f"{problem}." for problem in module.secret_problems(given)]
@@ -148,23 +158,49 @@ def _gateways(
     return gateways, secrets
 
 
+def _names_a_secret(key: str, gateway: str, names: Sequence[str]) -> bool:
+    """Whether somebody meant a secret by this key: by its full name, or by what is left of it without the gateway's."""
+    return {key.upper(), f"{gateway}_{key}".upper()} & set(names) != set() or "secret" in key.lower()
+
+
 def _privacy_secret(environ: Mapping[str, str], needed: bool, problems: list[str]) -> str:
     given = environ.get(PRIVACY_SECRET)
     if given is None:
         if needed:
-            problems.append(f"{PRIVACY_SECRET} must be set in production, to at least 32 random bytes, and then kept.")
+            least = f"at least {SECRET_BYTES_MIN} random bytes"
+            problems.append(f"{PRIVACY_SECRET} must be set in production, to {least}, and then kept.")
         return DEVELOPMENT_PRIVACY_SECRET
-    if needed and (given == DEVELOPMENT_PRIVACY_SECRET or len(given.encode("utf-8", "surrogateescape")) < 32):
-        problems.append(f"{PRIVACY_SECRET} must be at least 32 random bytes of your own.")
+    weak = given == DEVELOPMENT_PRIVACY_SECRET or len(given.encode("utf-8", "surrogateescape")) < SECRET_BYTES_MIN
+    if not given:
+        problems.append(f"{PRIVACY_SECRET} is set but empty; set it to a random secret, or unset it in development.")
+    elif needed and weak:
+        problems.append(f"{PRIVACY_SECRET} must be at least {SECRET_BYTES_MIN} random bytes of your own.")
     return given
 
 
+def equal_secrets(settings: PaymentSettings, others: Mapping[str, Sequence[str]], problems: list[str]) -> None:
+    """Name the secrets about money that are also another secret: who learns one must not have learnt two."""
+    names = defaultdict(set)
+    ours = {PRIVACY_SECRET: [settings.privacy_secret]} if settings.gateways else {}
+    for name, values in [*others.items(), *ours.items(), *((n, v.split(",")) for n, v in settings.secrets.items())]:
+        for value in values:
+            names[value.strip()].add(name)
+    for value, found in names.items():
+        if value and len(found) > 1 and not found <= others.keys():
+            problems.append(f"{' and '.join(sorted(found))} must differ: each secret opens one thing.")
+
+
 def _table(kind: type[Any], table: Any, where: str, problems: list[str]) -> Any:
-    """A table's values, key by key, as far as they can be read; the others keep their defaults."""
+    """A table's values as far as they can be read; the others keep their defaults."""
+    return kind(**_values(kind, table, where, problems))
+
+
+def _values(kind: type[Any], table: Any, where: str, problems: list[str]) -> dict[str, Any]:
+    """A table's values, key by key, as far as they can be read. No sentence repeats one: it may be a secret."""
     if not isinstance(table, dict):
         problems.append(f"{where} must be a table.")
-        return kind()
-    kinds = {field.name: field.type for field in msgspec.structs.fields(kind)}
+        return {}
+    kinds = _kinds(kind)
     found: dict[str, Any] = {}
     for key, value in table.items():
         if key not in kinds:
@@ -172,6 +208,21 @@ def _table(kind: type[Any], table: Any, where: str, problems: list[str]) -> Any:
             continue
         try:
             found[key] = msgspec.convert(value, kinds[key])
-        except msgspec.ValidationError as error:
-            problems.append(f"{where}: {key}: {error}.")
-    return kind(**found)
+        except msgspec.ValidationError:
+            problems.append(f"{where}: {key} must be {_wanted(key, kinds[key])}.")
+    return found
+
+
+def _kinds(kind: type[Any]) -> dict[str, Any]:
+    return {field.name: field.type for field in msgspec.structs.fields(kind)}
+
+
+def _wanted(key: str, kind: Any) -> str:
+    """What a key's value is to be, in words."""
+    if get_origin(kind) is Literal:
+        *most, last = (f'"{choice}"' for choice in get_args(kind))
+        return f"{', '.join(most)} or {last}"
+    if key == "price":
+        return 'a decimal string such as "100.00": a number could not be exact'
+    words: dict[Any, str] = {str: "a string", int: "a whole number", bool: "true or false"}
+    return words.get(kind, "a list of strings")

@@ -126,6 +126,9 @@ def load(environ: Mapping[str, str], cwd: Path) -> Settings:
     webhook, jwt, user_token, key_secrets = _secrets(values, production, unneeded, problems)
     ledger = _database("DATABASE_URL", values["DATABASE_URL"], cwd, problems)
     payments = payment_settings.load(money, environ, production, file, problems)
+    if production:
+        engines = {"WEBHOOK_SECRET": webhook, "JWT_SECRET": (jwt,), "USER_TOKEN_SECRET": (user_token,)}
+        payment_settings.equal_secrets(payments, engines, problems)
     if {jwt, user_token, *webhook, payments.privacy_secret, *payments.secrets.values()}.intersection(key_secrets):
         problems.append("PLUCT_KEY_SECRET must differ from all other secrets: it keeps the keys that make tickets.")
     settings = Settings(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from pluct.errors import AmountTooLarge, InvalidRequest
+from pluct.errors import AmountTooLarge, InvalidRequest, Stale
 from pluct.model import (
     BALANCE_MAX,
     DEBT,
@@ -171,6 +171,12 @@ class Draft:
         """Refuse an amount for which there is no room."""
         if not self.has_room(amount):
             raise AmountTooLarge
+
+    def require_seen(self, entries: int | None) -> None:
+        """Refuse what a person decided when the wallet had another number of entries; None: no person did."""
+        wallet = self.view.wallets.get(self.user_id)
+        if entries is not None and entries != (0 if wallet is None else wallet.entries):
+            raise Stale
 
     def add_lot(self, lot: Lot, *, at_any_rate: bool = False) -> None:
         """File a lot in burn-down order; at the limit, join it to one with the same terms, or refuse it."""

@@ -10,13 +10,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType
 
 from doubles.daraja import CONSUMER_KEY, CONSUMER_SECRET, PASSKEY
 
 TESTS = Path(__file__).parent.parent
+#: What is taken over from the environment: settings of a real engine are none of the sandbox's.
+KEPT = ("PATH", "HOME", "LANG", "TMPDIR")
 SECRETS = {
     "DARAJA_CONSUMER_KEY": CONSUMER_KEY, "DARAJA_CONSUMER_SECRET": CONSUMER_SECRET, "DARAJA_PASSKEY": PASSKEY,
     "DARAJA_PATH_TOKEN": "5a4db0c5a4db0c5a4db0c5a4db0c5a4d",
@@ -66,33 +68,42 @@ Ctrl-C ends it, and everything is forgotten.
 
 
 def main() -> None:
-    """Run both until Ctrl-C or SIGTERM."""
+    """Run both until Ctrl-C or SIGTERM, whenever that comes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=8787, help="the engine's port (the simulator has the next one)")
     port: int = parser.parse_args().port
-    engine, daraja = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{port + 1}"
     signal.signal(signal.SIGTERM, _stop)
+    with suppress(KeyboardInterrupt):
+        _sandbox(port)
+    print("\nStopped.")
+
+
+def _sandbox(port: int) -> None:
+    engine, daraja = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{port + 1}"
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pluct-sandbox-")))
         (folder / "pluct.toml").write_text(TOML.format(port=port, daraja=daraja))
-        environment = os.environ | SECRETS | {"DATABASE_URL": "sqlite:///pluct.db", "PLUCT_ENV": "development"}
+        environment = {name: os.environ[name] for name in KEPT if name in os.environ}
+        environment |= SECRETS | {"DATABASE_URL": "sqlite:///pluct.db"}
         simulator = [sys.executable, "-m", "doubles.daraja", "--port", str(port + 1), "--delay", "2"]
-        _run(stack, simulator, TESTS, environment)
+        _answers(_run(stack, simulator, TESTS, environment), "The simulator", port + 1)
         pluct = [sys.executable, "-m", "pluct"]
         serving = _run(stack, [*pluct, "serve", "--port", str(port)], folder, environment)
-        assert serving.stdout is not None
-        if not serving.stdout.readline().startswith("listening on"):
-            sys.exit(f"The engine did not start: is port {port} free? make sandbox PORT=9000 takes another.")
+        _answers(serving, "The engine", port)
         keys = {}
         for role in ("service", "operator"):
             command = [*pluct, "keys", "create", "--role", role, "--name", "sandbox", "--json"]
             made = subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, text=True)
             keys[role] = json.loads(made.stdout)["secret"]
         print(SAY.format(engine=engine, daraja=daraja, **keys), flush=True)
-        try:
-            serving.wait()
-        except KeyboardInterrupt:
-            print("\nStopped.")
+        serving.wait()
+
+
+def _answers(process: "subprocess.Popen[str]", who: str, port: int) -> None:
+    """Wait until it says that it listens."""
+    assert process.stdout is not None
+    if not process.stdout.readline().startswith("listening on"):
+        sys.exit(f"{who} did not start: is port {port} free? make sandbox PORT=9000 takes another.")
 
 
 def _run(stack: ExitStack, command: list[str], folder: Path, environment: dict[str, str]) -> "subprocess.Popen[str]":

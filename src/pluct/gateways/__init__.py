@@ -137,6 +137,11 @@ class Gateway(Protocol):
         ...
 
     @property
+    def checkout_hooks(self) -> tuple[str, ...]:
+        """Those of them whose addresses hold a token of one checkout's own."""
+        ...
+
+    @property
     def sells(self) -> bool:
         """Whether a user can begin a checkout here."""
         ...

@@ -96,6 +96,7 @@ class Daraja:
 
     name = "daraja"
     hooks = (STK, VALIDATION, CONFIRMATION, RESULT)
+    checkout_hooks = (STK,)
     sells = True
     needs_phone = True
 

@@ -30,7 +30,7 @@ _TOKEN_SECONDS_MAX = 86_400
 TOKEN_INVALID = frozenset({"404.001.03", "400.003.01", "401.001"})
 
 _STAMPS = (
-    (re.compile(r"\d{14}", re.A), "%Y%m%d%H%M%S"),
+    (re.compile(r"\d{8}T\d{6}", re.A), ""),
     (re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:Z|[+-]\d\d:?\d\d)?", re.A), ""),
     (re.compile(r"\d\d\.\d\d\.\d{4} \d\d:\d\d:\d\d", re.A), "%d.%m.%Y %H:%M:%S"),
 )
@@ -216,6 +216,8 @@ def stamp(ms: int, utc_offset_hours: int) -> str:
 def time_ms(value: Any, utc_offset_hours: int) -> int | None:
     """A time in any of Daraja's spellings; one without a zone is local."""
     written = text(value)
+    if re.fullmatch(r"[0-9]{14}", written):  # with a T it is ISO's, which is read ten times as fast as a layout
+        written = f"{written[:8]}T{written[8:]}"
     for pattern, layout in _STAMPS:
         if pattern.fullmatch(written):
             try:

@@ -71,7 +71,7 @@ class DarajaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def secret_problems(secrets: Mapping[str, str]) -> list[str]:
     """What is wrong with the secrets, a sentence each that shows none of them."""
-    found = [f"{name} must be set to take M-Pesa" for name in SECRETS if not secrets.get(name, "").strip()]
+    found = [f"{name} must be set to take M-Pesa" for name in SECRETS if not secrets.get(name, "").strip(" ,")]
     for token in secrets.get("DARAJA_PATH_TOKEN", "").split(","):
         if token.strip() and not re.fullmatch(r"[A-Za-z0-9_-]{16,128}", token.strip()):
             found.append(

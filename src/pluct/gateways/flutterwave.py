@@ -103,6 +103,7 @@ class Flutterwave:
 
     name = "flutterwave"
     hooks = ("",)
+    checkout_hooks = ()
     sells = True
     needs_phone = False
 

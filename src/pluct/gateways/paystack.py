@@ -93,6 +93,7 @@ class Paystack:
 
     name = "paystack"
     hooks = ("",)
+    checkout_hooks = ()
     sells = True
     needs_phone = False
 

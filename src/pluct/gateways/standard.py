@@ -65,6 +65,7 @@ class Standard:
 
     name = "standard"
     hooks = ("",)
+    checkout_hooks = ()
     sells = False
     needs_phone = False
 

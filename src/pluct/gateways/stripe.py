@@ -105,6 +105,7 @@ class Stripe:
 
     name = "stripe"
     hooks = ("",)
+    checkout_hooks = ()
     sells = True
     needs_phone = False
 

@@ -21,6 +21,7 @@ from pluct.model import (
     Payment,
     PaymentEvent,
     PaymentState,
+    Session,
     SigningKey,
     Ticket,
     Wallet,
@@ -172,6 +173,26 @@ class Store(Reads, Protocol):
 
     async def revoke_api_key(self, key_id: str, now: int) -> ApiKey | None:
         """Revoke a key for good; None if there is no such key."""
+        ...
+
+    async def session(self, hash: bytes) -> Session | None:
+        """The console's session with this hash."""
+        ...
+
+    async def add_session(self, session: Session) -> None:
+        """Keep a new session."""
+        ...
+
+    async def see_session(self, hash: bytes, now: int) -> None:
+        """Note that a session was used now."""
+        ...
+
+    async def end_session(self, hash: bytes) -> None:
+        """End a session for good."""
+        ...
+
+    async def find_users(self, prefix: str, limit: int) -> list[Wallet]:
+        """Wallets whose user id begins so, in the order of code points."""
         ...
 
     async def signing_keys(self) -> list[SigningKey]:

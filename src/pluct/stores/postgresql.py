@@ -29,6 +29,7 @@ from pluct.errors import OutcomeUnknown, Refusal, SetupError, Unavailable
 from pluct.model import ApiKey, Entry, Outcome, SigningKey, Ticket, Wallet
 from pluct.stores import Reads, Violation, postgresql_batch, postgresql_check, postgresql_contents, rows, schema
 from pluct.stores.batching import WAIT_SECONDS_MAX, Batcher
+from pluct.stores.console_rows import ConsoleRows
 from pluct.stores.payment_reads import PaymentReads
 from pluct.stores.postgresql_contents import SERVER, PostgresqlContents
 from pluct.stores.replica import ReplicaReads
@@ -49,7 +50,7 @@ ATTEMPTS_MAX = 5
 _NEEDED = {
     **dict.fromkeys(("entries", "payment_events"), "SELECT, INSERT"),
     **dict.fromkeys(
-        ("wallets", "tickets", "claims", "api_keys", "probe", "checkouts", "payments", "signing_keys"),
+        ("wallets", "tickets", "claims", "api_keys", "probe", "checkouts", "payments", "signing_keys", "sessions"),
         "SELECT, INSERT, UPDATE",
     ),
 }
@@ -118,7 +119,7 @@ class PostgresqlReads:
             return await connection.fetch(sql, *values)
 
 
-class PostgresqlStore(PostgresqlReads, PaymentReads):
+class PostgresqlStore(PostgresqlReads, PaymentReads, ConsoleRows):
     """The `Store` over one database. Made and used inside a running event loop."""
 
     def __init__(
@@ -293,6 +294,9 @@ class PostgresqlStore(PostgresqlReads, PaymentReads):
 
     async def _rows(self, sql: str, *values: object) -> list[Any]:
         return await self._all(sql, *values)
+
+    async def _change(self, sql: str, *values: object) -> None:
+        await self._all(sql, *values)
 
     @asynccontextmanager
     async def filled(self) -> AsyncIterator[PostgresqlContents]:

@@ -27,6 +27,7 @@ from pluct.errors import OutcomeUnknown, Refusal, SetupError, Unavailable
 from pluct.model import ApiKey, Entry, Outcome, SigningKey, Ticket, Wallet
 from pluct.stores import Reads, Violation, rows, schema, sqlite_batch, sqlite_check
 from pluct.stores.batching import Batcher
+from pluct.stores.console_rows import ConsoleRows
 from pluct.stores.payment_reads import PaymentReads
 from pluct.stores.sqlite_contents import SqliteContents
 
@@ -66,7 +67,7 @@ SELECT {rows.ENTRY} FROM walk
 _CHECKPOINT = "PRAGMA wal_checkpoint(PASSIVE)"  # waits for nobody
 
 
-class SqliteStore(PaymentReads):
+class SqliteStore(PaymentReads, ConsoleRows):
     """The `Store` over one file. Made and used inside a running event loop."""
 
     def __init__(
@@ -322,6 +323,9 @@ class SqliteStore(PaymentReads):
 
     async def _rows(self, sql: str, *values: object) -> list[Any]:
         return self._all(sql.replace("$", "?"), *values)
+
+    async def _change(self, sql: str, *values: object) -> None:
+        await self._administer(sql.replace("$", "?"), values)
 
     def _one(self, sql: str, *values: object) -> Any:
         found = self._all(sql, *values)

@@ -10,7 +10,7 @@ from pluct.commands import text
 from pluct.engine import Engine
 from pluct.errors import CheckoutNotFound, InvalidRequest
 from pluct.model import Booked, Checkout, Payment, PaymentEvent, PaymentState
-from pluct.money import decimal_text
+from pluct.money import decimal_text, minor_units
 from pluct.web import access
 from pluct.web.endpoint import Answer, Call
 from pluct.web.v1 import rfc3339
@@ -44,12 +44,14 @@ class AssignBody(msgspec.Struct, rename="camel", kw_only=True):
 
     user_id: str
     reason: str
+    client_request_id: str | None = None  # for form's sake: a decision can be repeated without one
 
 
 class WriteOffBody(msgspec.Struct, rename="camel", kw_only=True):
     """Why a payment will be nobody's."""
 
     reason: str
+    client_request_id: str | None = None
 
 
 class PaymentsQuery(msgspec.Struct):
@@ -215,11 +217,13 @@ class Payments:
         """Have a payment credited that was made, and did not arrive: by its receipt, or the message with it."""
         body: RequestBody = call.body
         user = access.user_id(call, body.user_id)
-        amount = "" if body.amount is None else str(body.amount)
+        amount = "0" if body.amount is None else str(body.amount)
+        minor_units(amount, "KES")  # whether it is money at all; the payment says in which currency
         reference, reason = text(body.reference, "reference"), text(body.reason, "reason")
         key = access.idempotency_key(call, body.client_request_id)
-        credited = await self._cashier.claim(user, amount, reason, reference, key)
-        return Answer(RequestAnswer(request_id=call.request_id, state="credited" if credited else "review"))
+        credited, before = await self._cashier.claim(user, amount, reason, reference, key)
+        answer = RequestAnswer(request_id=call.request_id, state="credited" if credited else "review")
+        return Answer(answer, replayed=before and key is not None)
 
     async def requests(self, engine: Engine, call: Call) -> Answer:
         """A page of what users said they had paid and what was not credited at once, newest first."""

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pluct.cashier import Cashier
 from pluct.engine import Engine
 from pluct.errors import MethodNotAllowed
-from pluct.web import backend, docs, hooks, payments, seed, v1
+from pluct.web import backend, docs, hooks, payments, seed, statements, v1
 from pluct.web.access import Access
 from pluct.web.endpoint import Answer, Call, Endpoint, Route
 from pluct.web.openapi import openapi
@@ -40,6 +40,10 @@ def table(access: Access, cashier: Cashier) -> list[Route]:
         Route("GET", ticket, v1.ticket, staff, problem, v1.TicketAnswer),
         Route("POST", ticket + "/capture", v1.capture, key("service"), problem, v1.TicketAnswer, v1.CaptureBody),
         Route("POST", ticket + "/void", v1.void, staff, problem, v1.TicketAnswer, v1.VoidBody),
+        Route(
+            "GET", "/v1/statements/{userId}", statements.show, own("operator"), problem, statements.StatementAnswer,
+            None, statements.StatementQuery,
+        ),
         Route("GET", "/v1/packs", money.packs, None, problem, payments.PacksAnswer),
         Route(
             "POST", "/v1/checkouts", money.buy, user(), problem, payments.CheckoutAnswer, payments.CheckoutBody,
@@ -73,8 +77,13 @@ def table(access: Access, cashier: Cashier) -> list[Route]:
     ]  # fmt: skip
 
 
-def application(engine: Engine, access: Access, lifespan: Lifespan, cashier: Cashier, proxy_hops: int) -> ASGIApp:
-    """The whole site. Fixed addresses are looked up; those with an id in them go through Starlette's router."""
+def application(
+    engine: Engine, access: Access, lifespan: Lifespan, cashier: Cashier, proxy_hops: int, console: ASGIApp
+) -> ASGIApp:
+    """The whole site, the console beside the routes.
+
+    Fixed addresses are looked up; those with an id in them go through Starlette's router.
+    """
     routes = table(access, cashier) + hooks.routes(cashier, proxy_hops)
     routes += docs.routes(openapi(routes))
     by_path: dict[str, list[Route]] = {}
@@ -92,6 +101,8 @@ def application(engine: Engine, access: Access, lifespan: Lifespan, cashier: Cas
             app = fixed.get(scope["path"])
             if app is not None:
                 return app(scope, receive, send)
+            if scope["path"] == "/console" or scope["path"].startswith("/console/"):
+                return console(scope, receive, send)
             scope["path"] = scope["raw_path"].decode("latin-1")  # an id may have an escaped slash in it
         return router(scope, receive, send)
 

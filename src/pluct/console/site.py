@@ -1,0 +1,129 @@
+"""The console as an ASGI application: its routes, and the one way in that all its pages share."""
+
+import logging
+from collections.abc import Callable, Sequence
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route, Router
+
+from pluct.cashier import Cashier
+from pluct.console import keys, overview, payments, tickets, users
+from pluct.console.page import HEADERS, Handler, Page, read_form, render, require_same_site, static
+from pluct.console.sessions import SECONDS_MAX, Sessions
+from pluct.engine import Engine
+from pluct.errors import Fault, Forbidden, PluctError
+from pluct.web.address import client_address
+
+log = logging.getLogger("pluct.console")
+
+COOKIE = "pluct_console"
+#: Every page of somebody who is signed in: address, handler, and whether it may change something.
+PAGES: Sequence[tuple[str, str, Handler]] = [
+    ("GET", "/console", overview.show),
+    ("GET", "/console/users", users.find),
+    ("GET", "/console/user", users.show),
+    ("POST", "/console/user/grant", users.grant),
+    ("POST", "/console/user/adjust", users.adjust),
+    ("GET", "/console/tickets", tickets.find),
+    ("GET", "/console/ticket", tickets.show),
+    ("POST", "/console/ticket/void", tickets.void),
+    ("GET", "/console/payments", payments.find),
+    ("GET", "/console/payment", payments.show),
+    ("POST", "/console/payment/assign", payments.assign),
+    ("POST", "/console/payment/write-off", payments.write_off),
+    ("GET", "/console/requests", payments.requests),
+    ("GET", "/console/keys", keys.show),
+    ("POST", "/console/keys/create", keys.create),
+    ("POST", "/console/keys/revoke", keys.revoke),
+]
+_STATIC = {
+    "console.css": "text/css; charset=utf-8",
+    "console.js": "text/javascript; charset=utf-8",
+}
+
+
+class Console:
+    """The pages over an engine and its cashier. `secure` keeps the cookie to https, as production does."""
+
+    def __init__(
+        self, engine: Engine, cashier: Cashier, clock: Callable[[], int], proxy_hops: int, *, secure: bool
+    ) -> None:
+        self._engine, self._cashier, self._proxy_hops, self._secure = engine, cashier, proxy_hops, secure
+        self._sessions = Sessions(engine, clock)
+
+    def router(self) -> Router:
+        """The application."""
+        routes = [
+            Route("/console/sign-in", self._sign_in, methods=["GET", "POST"]),
+            Route("/console/sign-out", self._sign_out, methods=["POST"]),
+            *(Route(f"/console/static/{name}", _file(name, kind)) for name, kind in _STATIC.items()),
+            *(Route(path, self._inside(handle), methods=[method]) for method, path, handle in PAGES),
+        ]
+        return Router(routes, redirect_slashes=False, default=None)
+
+    async def _sign_in(self, request: Request) -> Response:
+        """Show an operator's key, once."""
+        if request.method == "GET":
+            return render("sign-in.html", problem=None)
+        try:
+            require_same_site(request)
+            form = await read_form(request)
+            address = client_address(request.scope, self._proxy_hops)
+            signed_in = await self._sessions.sign_in(form.get("key", ""), address)
+        except PluctError as error:
+            return render("sign-in.html", error.status, problem=error.sentence)
+        answer = RedirectResponse("/console", 303, headers=HEADERS)
+        answer.set_cookie(
+            COOKIE, signed_in.cookie, SECONDS_MAX, path="/console", secure=self._secure, httponly=True,
+            samesite="strict",
+        )  # fmt: skip
+        return answer
+
+    async def _sign_out(self, request: Request) -> Response:
+        signed_in = await self._sessions.of(request.cookies.get(COOKIE))
+        if signed_in is not None:
+            require_same_site(request)
+            await self._sessions.sign_out(signed_in)
+        answer = RedirectResponse("/console/sign-in", 303, headers=HEADERS)
+        answer.delete_cookie(COOKIE, path="/console", secure=self._secure, httponly=True, samesite="strict")
+        return answer
+
+    def _inside(self, handle: Handler) -> Callable[[Request], "object"]:
+        """A page for whoever is signed in; everybody else is asked to."""
+
+        async def endpoint(request: Request) -> Response:
+            signed_in, form = None, {}
+            try:
+                signed_in = await self._sessions.of(request.cookies.get(COOKIE))
+                if signed_in is None:
+                    return RedirectResponse("/console/sign-in", 303, headers=HEADERS)
+                if request.method == "POST":
+                    require_same_site(request)
+                    form = await read_form(request)
+                    if not signed_in.sent(form.get("form_token", "")):
+                        raise Forbidden("This form is of an earlier session; go back, reload the page and try again.")
+                return await handle(self._engine, Page(request, signed_in, form, self._cashier))
+            except PluctError as error:
+                return _refused(request, signed_in, error)
+            except Exception:
+                log.exception("the console's %s failed", request.url.path)
+                return _refused(request, signed_in, Fault())
+
+        return endpoint
+
+
+def _refused(request: Request, signed_in: object, error: PluctError) -> Response:
+    return render(
+        "refused.html", error.status, signed_in=signed_in, path=request.url.path, title=error.title,
+        problem=error.sentence,
+    )  # fmt: skip
+
+
+def _file(name: str, kind: str) -> Callable[[Request], "object"]:
+    content = static(name)
+
+    async def endpoint(request: Request) -> Response:
+        return Response(content, 200, HEADERS | {"cache-control": "no-cache"}, kind)
+
+    return endpoint

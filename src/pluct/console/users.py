@@ -1,0 +1,90 @@
+"""Users: finding one, and everything about one: what there is, where it came from and went, and how to mend it."""
+
+from typing import Any
+
+from starlette.responses import Response
+
+from pluct.commands import once, text
+from pluct.console.page import Page
+from pluct.engine import Engine
+from pluct.errors import InvalidRequest
+from pluct.model import Category, Lot, Wallet
+
+FOUND_MAX = 25
+PAGE = 25
+
+
+async def find(engine: Engine, page: Page) -> Response:
+    """Users whose id begins with what was typed, and whose code, receipt or phone it is."""
+    typed = page.query.get("q", "").strip()
+    if typed:
+        text(typed, "What you look for")
+    found = await engine.store.find_users(typed, FOUND_MAX + 1)
+    checkouts, payments = await page.cashier.search(typed) if typed else ([], [])
+    return page.show(
+        "users.html", typed=typed, found=found[:FOUND_MAX], more=len(found) > FOUND_MAX, payments=payments,
+        checkouts=checkouts,
+    )  # fmt: skip
+
+
+async def show(engine: Engine, page: Page) -> Response:
+    """One user."""
+    user_id = text(page.query.get("id", ""), "The user id")
+    wallet = await engine.wallet(user_id)
+    cursor = page.query.get("cursor")
+    entries, following = await engine.history(user_id, PAGE, None if cursor is None else text(cursor, "cursor"))
+    done = next((entry for entry in entries if entry.id == page.query.get("done")), None)
+    return page.show(
+        "user.html", wallet=wallet, lots=sorted(wallet.lots, key=_expiry), entries=entries, following=following,
+        first=cursor is None, done=done,
+    )  # fmt: skip
+
+
+async def grant(engine: Engine, page: Page) -> Response:
+    """Give credits; looked at first, then done."""
+    wallet, amount, reason = await _decided(engine, page)
+    if amount < 1:
+        raise InvalidRequest("Amount must be at least 1.")
+    category: Category = "promotional" if page.form.get("category") == "promotional" else "paid"
+    if "confirmed" not in page.form:
+        return _preview(page, "grant", "Grant credits", wallet, amount, reason, category=category)
+    nonce, seen = page.field("once"), page.number("seen")
+    granted = await engine.grant(
+        wallet.user_id, amount, source="operator", actor=page.signed_in.actor, category=category, reason=reason,
+        claim=once("console grant", page.signed_in.actor, nonce, wallet.user_id, amount, category, reason), seen=seen,
+    )  # fmt: skip
+    entry = (await engine.history(wallet.user_id, 1, None))[0]
+    assert granted.grant_id
+    return page.to("/console/user", id=wallet.user_id, done=entry[0].id)
+
+
+async def adjust(engine: Engine, page: Page) -> Response:
+    """Give or take credits to put something right; looked at first, then done."""
+    wallet, amount, reason = await _decided(engine, page)
+    if "confirmed" not in page.form:
+        return _preview(page, "adjust", "Adjust the balance", wallet, amount, reason)
+    nonce, seen, actor = page.field("once"), page.number("seen"), page.signed_in.actor
+    claim = once("console adjust", actor, nonce, wallet.user_id, amount, reason)
+    adjusted = await engine.adjust(wallet.user_id, amount, reason, actor, claim, seen)
+    return page.to("/console/user", id=wallet.user_id, done=adjusted.entry.id)
+
+
+async def _decided(engine: Engine, page: Page) -> tuple[Wallet, int, str]:
+    """The wallet, and what an operator has decided about it, and why."""
+    user_id = text(page.field("user"), "The user id")
+    return await engine.balance(user_id), page.number("amount"), text(page.field("reason"), "Reason")
+
+
+def _preview(page: Page, verb: str, title: str, wallet: Wallet, amount: int, reason: str, **more: Any) -> Response:
+    """What would be: nothing is done yet. The form carries a key of its own, so that sending it twice does it once."""
+    if wallet.available + amount < 0:
+        raise InvalidRequest(f"This user has {wallet.available} credits; no more than that can be taken.")
+    repaid = min(wallet.debt, max(amount, 0))
+    return page.show(
+        "confirm.html", verb=verb, title=title, wallet=wallet, amount=amount, reason=reason, repaid=repaid,
+        after=wallet.available + amount - repaid, more=more,
+    )  # fmt: skip
+
+
+def _expiry(lot: Lot) -> float:
+    return float("inf") if lot.expires_at is None else lot.expires_at

@@ -1,0 +1,304 @@
+"""The console over HTTP: who gets in and stays in, what a form may do and how often, and that text stays text."""
+
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from html import unescape
+from typing import Any
+
+import httpx
+import pytest
+
+from conftest import Pluct, new_id
+from paying import PATH_TOKEN, paying
+from postgres import fresh_database
+
+Make = Callable[..., Pluct]
+MARKUP = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
+PAGES = ["", "/users", "/payments", "/requests", "/tickets", "/keys", "/user?id=u", "/ticket?id=x", "/payment?id=x"]
+
+
+class Browser:
+    """What a browser does: it keeps cookies, follows addresses and sends the forms that pages have."""
+
+    def __init__(self, url: str, **headers: str) -> None:
+        limits = httpx.Limits(max_keepalive_connections=0)  # nothing to be closed
+        self.client = httpx.Client(base_url=url, follow_redirects=True, headers=headers, timeout=30, limits=limits)
+        self.page = httpx.Response(200)
+
+    def get(self, path: str, **query: str) -> str:
+        self.page = self.client.get("/console" + path, params=query or None)
+        return self.page.text
+
+    def post(self, path: str, **fields: Any) -> str:
+        self.page = self.client.post("/console" + path, data=fields)
+        return self.page.text
+
+    def sign_in(self, key: dict[str, str]) -> str:
+        return self.post("/sign-in", key=key["Authorization"].removeprefix("Bearer "))
+
+    def fields(self, action: str) -> dict[str, str]:
+        """The hidden fields of the form on this page that goes there."""
+        (form,) = re.findall(rf'<form[^>]*action="/console{action}"[^>]*>(.*?)</form>', self.page.text, re.S)
+        found = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', form)
+        return {name: unescape(value) for name, value in found}
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pluct]:
+    """A server over either database."""
+    place = {}
+    if request.param == "postgresql":
+        place = {"DATABASE_URL": fresh_database(request.getfixturevalue("postgresql_url"))}
+    pluct = Pluct(tmp_path_factory.mktemp("console"), **place)
+    pluct.start()
+    yield pluct
+    pluct.run("check")
+    assert "Traceback" not in pluct.log
+    pluct.close()
+
+
+@pytest.fixture(scope="module")
+def key(engine: Pluct) -> dict[str, str]:
+    return engine.key("operator")
+
+
+@pytest.fixture
+def browser(engine: Pluct, key: dict[str, str]) -> Browser:
+    """Somebody who is signed in."""
+    made = Browser(engine.url)
+    made.sign_in(key)
+    return made
+
+
+# Coming in
+
+
+def test_nobody_gets_in_without_a_key(engine: Pluct) -> None:
+    """Every page leads to the sign-in; a wrong key and one of another role stay there, with a sentence."""
+    stranger = Browser(engine.url)
+    for path in PAGES:
+        assert "Operator key" in stranger.get(path)
+    for path in ("/user/grant", "/ticket/void", "/keys/create", "/payment/assign"):
+        assert "Operator key" in stranger.post(path, user="u", amount="5", reason="r", confirmed="yes")
+    assert "unknown or revoked" in stranger.sign_in({"Authorization": "Bearer pluct_operator_x"})
+    assert stranger.page.status_code == 401
+    assert "keys with the role operator" in stranger.sign_in(engine.key("service"))
+    assert not stranger.client.cookies
+
+
+def test_the_cookie_is_the_browsers_alone(engine: Pluct, key: dict[str, str]) -> None:
+    """No script reads it, no other site sends it, it is for these pages; each sign-in makes a new one."""
+    found = set()
+    for _ in range(2):
+        with httpx.Client(base_url=engine.url, cookies={"pluct_console": "set by a stranger"}) as client:
+            secret = key["Authorization"].removeprefix("Bearer ")
+            answer = client.post("/console/sign-in", data={"key": secret})
+            cookie = answer.headers["set-cookie"]
+            assert answer.status_code == 303 and "stranger" not in cookie
+            for part in ("HttpOnly", "SameSite=strict", "Path=/console", "Max-Age=43200"):
+                assert part in cookie
+            found.add(cookie.partition(";")[0])
+    assert len(found) == 2
+
+
+def test_production_keeps_the_cookie_to_https(make_pluct: Make) -> None:
+    """Where it may."""
+    secrets = {"WEBHOOK_SECRET": "w" * 40, "JWT_SECRET": "j" * 40, "PLUCT_USER_AUTH": "open"}
+    engine = make_pluct(PLUCT_ENV="production", **secrets)
+    engine.start()
+    secret = engine.key("operator")["Authorization"].removeprefix("Bearer ")
+    assert "Secure" in engine.client.post("/console/sign-in", data={"key": secret}).headers["set-cookie"]
+
+
+def test_a_session_ends(engine: Pluct) -> None:
+    """By signing out, and at once when its key is revoked; the cookie is good for nothing then."""
+    made = engine.key("operator")
+    browser = Browser(engine.url)
+    browser.sign_in(made)
+    kept = dict(browser.client.cookies)
+    assert "Needs attention" in browser.get("")
+    browser.post("/sign-out")
+    assert "Operator key" in httpx.get(f"{engine.url}/console", cookies=kept, follow_redirects=True).text
+    browser.sign_in(made)
+    keys = [each for each in engine.json("keys", "list")["keys"] if not each.get("revokedAt")]
+    engine.run("keys", "revoke", keys[-1]["id"])
+    assert "Operator key" in browser.get("")
+
+
+def test_guessing_is_slowed_down(make_pluct: Make) -> None:
+    """Ten wrong keys from one address, and it waits, the right key or not; others do not."""
+    engine = make_pluct(toml="[http]\nproxy_hops = 1\n")
+    engine.start()
+    good = engine.key("operator")
+    for _ in range(10):
+        assert Browser(engine.url, **{"X-Forwarded-For": "10.0.0.1"}).sign_in({"Authorization": "x"})
+    slow = Browser(engine.url, **{"X-Forwarded-For": "10.0.0.1"})
+    assert "Too many wrong keys" in slow.sign_in(good) and slow.page.status_code == 429
+    assert "Needs attention" in Browser(engine.url, **{"X-Forwarded-For": "10.0.0.2"}).sign_in(good)
+
+
+def test_every_page_keeps_strangers_out(browser: Browser) -> None:
+    """No script or style but ours, no frame around it, nothing kept by caches; what is not there is said."""
+    for path in [*PAGES, "/sign-in", "/nothing", "/static/console.css"]:
+        browser.get(path)
+        policy = browser.page.headers.get("content-security-policy", "default-src 'none'")
+        assert "default-src 'none'" in policy and "unsafe" not in policy, path
+        if path != "/nothing":
+            assert "frame-ancestors 'none'" in policy
+            assert browser.page.headers["x-frame-options"] == "DENY"
+        assert browser.page.status_code in (200, 404)
+        assert not re.search(r"(?:src|href)=\"(?:https?:)?//|<style|\son\w+=|javascript:", browser.page.text), path
+
+
+def test_a_form_is_only_taken_from_the_console_itself(engine: Pluct, browser: Browser) -> None:
+    """Without the session's token, with another's, and from another site: nothing is done."""
+    user = engine.funded(1)
+    fields = {"user": user, "amount": "5", "reason": "r", "seen": "1", "once": "a", "confirmed": "yes"}
+    assert browser.post("/user/grant", **fields) and browser.page.status_code == 403
+    assert browser.post("/user/grant", **fields, form_token="0" * 64) and browser.page.status_code == 403
+    browser.get("/user", id=user)
+    fields |= browser.fields("/user/grant")
+    for headers in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+        assert browser.client.post("/console/user/grant", data=fields, headers=headers).status_code == 403
+        assert browser.client.post("/console/sign-in", data={"key": "x"}, headers=headers).status_code == 403
+    assert engine.available(user) == 1
+
+
+# Mending
+
+
+def test_credits_are_given_after_a_look(engine: Pluct, browser: Browser) -> None:
+    """A preview of the balance, then once, with the operator's key and the reason in the history."""
+    user = engine.funded(3)
+    browser.get("/user", id=user)
+    shown = browser.post(
+        "/user/grant", **browser.fields("/user/grant"), amount="5", reason="sorry", category="promotional"
+    )
+    assert "Available after" in shown and ">8<" in shown and engine.available(user) == 3
+    sent = browser.fields("/user/grant") | {"confirmed": "yes"}
+    with ThreadPoolExecutor(4) as pool:  # a double click, twice
+        answers = list(pool.map(lambda _: browser.client.post("/console/user/grant", data=sent), range(4)))
+    assert {answer.status_code for answer in answers} == {200} and engine.available(user) == 8
+    page = browser.get("/user", id=user)
+    assert "sorry" in page and "key:key_" in page
+    browser.post("/user/grant", **sent)  # the back button
+    assert engine.available(user) == 8
+
+
+def test_two_operators_do_not_do_it_twice(engine: Pluct, browser: Browser, key: dict[str, str]) -> None:
+    """Who decided over a wallet that has changed since is told so."""
+    user = engine.funded(3)
+    other = Browser(engine.url)
+    other.sign_in(key)
+    for each in (browser, other):
+        each.get("/user", id=user)
+        each.post("/user/adjust", **each.fields("/user/adjust"), amount="-2", reason="sold twice")
+    browser.post("/user/adjust", **browser.fields("/user/adjust"), confirmed="yes")
+    assert engine.available(user) == 1
+    late = other.post("/user/adjust", **other.fields("/user/adjust"), confirmed="yes")
+    assert "has changed since you looked" in late and other.page.status_code == 409
+    assert engine.available(user) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "part"),
+    [
+        ({"amount": "0", "reason": "r"}, "at least 1"), ({"amount": "many", "reason": "r"}, "whole number"),
+        ({"amount": "5", "reason": " "}, "must be filled in"), ({"amount": "", "reason": "r"}, "must be filled in"),
+        ({"amount": "9" * 12, "reason": "r", "confirmed": "yes", "once": "x", "seen": "1"}, "at most 1000000000"),
+        ({"amount": "5", "reason": "a\x00b"}, "control characters"), ({"amount": "5", "reason": "x" * 201}, "200"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_said(engine: Pluct, browser: Browser, fields: dict[str, str], part: str) -> None:
+    """A sentence, and nothing happens."""
+    user = engine.funded(1)
+    browser.get("/user", id=user)
+    assert part in browser.post("/user/grant", **(browser.fields("/user/grant") | fields))
+    assert browser.page.status_code == 400 and engine.available(user) == 1
+
+
+def test_a_ticket_is_refunded_once(engine: Pluct, browser: Browser) -> None:
+    """Found from the user's history, given back with a reason."""
+    user = engine.funded(2)
+    engine.post("/vend-token", {"userId": user})
+    page = browser.get("/user", id=user)
+    (ticket,) = set(re.findall(r"/console/ticket\?id=([0-9a-f-]{36})", page))
+    browser.get("/ticket", id=ticket)
+    browser.post("/ticket/void", **browser.fields("/ticket/void"), reason="came out empty")
+    assert engine.available(user) == 1
+    done = browser.post("/ticket/void", **browser.fields("/ticket/void"), confirmed="yes")
+    assert "voided" in done and "1 given back" in done and engine.available(user) == 2
+
+
+def test_keys_are_made_and_revoked(engine: Pluct, browser: Browser) -> None:
+    """The secret is shown once; a revoked key is refused."""
+    browser.get("/keys")
+    page = browser.post("/keys/create", **browser.fields("/keys/create"), role="service", name="backend")
+    (secret,) = re.findall(r"pluct_service_[\w-]+", page)
+    assert secret not in browser.get("/keys")
+    headers = {"Authorization": f"Bearer {secret}"}
+    assert engine.client.get("/v1/wallets/none", headers=headers).status_code == 404
+    row = re.search(r"backend</td>.*?value=\"(key_\w+)\">Revoke", browser.page.text, re.S)
+    assert row
+    token = browser.fields("/keys/create")["form_token"]
+    assert "cannot be undone" in browser.post("/keys/revoke", form_token=token, key=row[1])
+    browser.post("/keys/revoke", **browser.fields("/keys/revoke"), confirmed="yes")
+    assert engine.client.get("/v1/wallets/none", headers=headers).status_code == 401
+
+
+def test_text_from_outside_stays_text(engine: Pluct, browser: Browser) -> None:
+    """Markup in a user id and in a reason is shown as it was written, wherever it is shown."""
+    user = MARKUP + new_id()
+    assert engine.fund(user, 5).status_code == 200
+    browser.get("/user", id=user)
+    browser.post("/user/adjust", **browser.fields("/user/adjust"), amount="1", reason=MARKUP)
+    pages = [browser.page.text, browser.post("/user/adjust", **browser.fields("/user/adjust"), confirmed="yes")]
+    pages += [browser.get("/users", q=MARKUP), browser.get("/user", id=user), browser.get("/user", id=MARKUP)]
+    for page in pages:
+        assert "<script>alert" not in page and "<img" not in page
+    assert unescape(pages[3]).count(MARKUP) >= 2
+
+
+# Payments
+
+
+def test_a_payment_finds_its_user(make_pluct: Make) -> None:
+    """What came in with a wrong code is seen, assigned after a look, and is then the user's; another is written off."""
+    with paying(make_pluct, "cancelled") as world:
+        browser = Browser(world.engine.url)
+        browser.sign_in(world.operator)
+        world.type_in(MARKUP[:60], "100", "SLK4H7R2T0")
+        world.type_in("WRONG", "20", "SLK4H7R2T1")
+        asked = {"userId": "juma", "reason": MARKUP, "reference": "SLK4H7R2T0"}
+        assert world.engine.post("/v1/credits/request", asked).json()["state"] == "review"
+        assert "2 payments of nobody known" in browser.get("")
+        assert "SLK4H7R2T0" in browser.get("/requests") and "<script>" not in browser.page.text
+        second, first = world.payments()
+        page = browser.get("/payment", id=first["id"])
+        assert "No checkout is known" in page and "<script>alert" not in page
+        browser.post("/payment/assign", **browser.fields("/payment/assign"), user="juma", reason="sent the message")
+        assert "no wallet yet" in browser.page.text and world.engine.available("juma") == 0
+        done = browser.post("/payment/assign", **browser.fields("/payment/assign"), confirmed="yes")
+        assert "Done: it is paid" in done and world.engine.available("juma") == 10
+        browser.get("/payment", id=second["id"])
+        browser.post("/payment/write-off", **browser.fields("/payment/write-off"), reason="sent back")
+        assert "Done: it is written off" in browser.post(
+            "/payment/write-off", **browser.fields("/payment/write-off"), confirmed="yes"
+        )
+        assert "Every payment has found its user" in browser.get("") and PATH_TOKEN not in browser.page.text
+        world.engine.run("check")
+
+
+def test_a_user_is_found_by_what_they_have_at_hand(make_pluct: Make) -> None:
+    """The receipt of a payment, the code on the screen, the phone that was asked: each as people type it."""
+    with paying(make_pluct, "ok") as world:
+        browser = Browser(world.engine.url)
+        browser.sign_in(world.operator)
+        bought = world.becomes(world.buy("amina")["checkoutId"], "paid")
+        (payment,) = world.payments()
+        code, receipt = bought["paymentCode"], payment["reference"]
+        for typed in (code, f" {code.lower()} ", receipt, receipt.lower(), "0712 345678", "+254712345678"):
+            page = browser.get("/users", q=typed)
+            assert "/console/user?id=amina" in page and "Nobody&#39;s id" not in page, typed
+        assert "it is no payment code, receipt or phone" in browser.get("/users", q="0712345679")
