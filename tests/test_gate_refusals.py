@@ -46,7 +46,7 @@ def test_a_forged_ticket_is_refused(world: World) -> None:
 
 
 def test_a_ticket_for_another_action_is_refused_and_stays_good(world: World) -> None:
-    """It was brought to the wrong world.gate."""
+    """It was brought to the wrong gate."""
     vended = world.till.vend("glance")
     status, _, body = world.ask(request(vended))
     assert (status, json.loads(body)["code"]) == (403, "forbidden")
@@ -96,7 +96,7 @@ SMUGGLED = {
 
 @pytest.mark.parametrize("what", SMUGGLED)
 def test_what_two_servers_might_read_differently_does_not_pass(world: World, what: str) -> None:
-    """It is refused in a sentence before the ticket is used, and nothing of it reaches the world.backend."""
+    """It is refused in a sentence before the ticket is used, and nothing of it reaches the backend."""
     vended = world.till.vend()
     with world.gate.connect() as client:
         client.send(SMUGGLED[what] % f"authorization: Bearer {vended['token']}".encode())
