@@ -3,7 +3,8 @@
 It shares the machine's cores with what it measures, so it does as little as it can: requests are made beforehand,
 and of an answer only the status and the length are read.
 
-`python -m bench.load URL[,URL…] REQUESTS USERS CONNECTIONS`: connections go to the servers in turn
+`python -m bench.load URL[,URL…] REQUESTS USERS CONNECTIONS [TOKENS]`: connections go to the servers in turn; with a
+file of tickets' tokens, one a line, each request carries one of them
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import random
 import sys
 import time
 from array import array
+from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -21,11 +23,18 @@ import uvloop
 class Run:
     """What all connections share."""
 
-    def __init__(self, host: str, requests: int, users: int, connections: int) -> None:
-        head = "POST /vend-token HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{}"
+    def __init__(self, host: str, requests: int, users: int, connections: int, tokens: list[str]) -> None:
+        head = (
+            "POST /vend-token HTTP/1.1\r\nhost: {}\r\n{}content-type: application/json\r\ncontent-length: {}\r\n\r\n{}"
+        )
         bodies = [f'{{"userId":"user-{user}"}}' for user in range(users)]
-        each = [head.format(host, len(body), body).encode() for body in bodies]
-        self.requests = iter(random.choices(each, k=requests))
+        if tokens:
+            carried = (f"authorization: Bearer {token}\r\n" for token in tokens)
+            each = [head.format(host, line, len(bodies[0]), bodies[0]).encode() for line in carried]
+            self.requests = iter(each[:requests])
+        else:
+            each = [head.format(host, "", len(body), body).encode() for body in bodies]
+            self.requests = iter(random.choices(each, k=requests))
         self.open = connections
         self.latencies = array("d")
         self.statuses: dict[bytes, int] = {}
@@ -77,10 +86,10 @@ class Connection(asyncio.Protocol):
         self._transport.write(request)
 
 
-async def main(urls: str, requests: int, users: int, connections: int) -> None:
+async def main(urls: str, requests: int, users: int, connections: int, tokens: list[str]) -> None:
     """Run, and print rate, latencies in ms, statuses, and what the load itself cost."""
     addresses = [urlsplit(url) for url in urls.split(",")]
-    run = Run(str(addresses[0].hostname), requests, users, connections)
+    run = Run(str(addresses[0].hostname), requests, users, connections, tokens)
     loop = asyncio.get_running_loop()
     started, cpu = time.perf_counter(), time.process_time()
     for at in range(connections):
@@ -96,4 +105,5 @@ async def main(urls: str, requests: int, users: int, connections: int) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main(sys.argv[1], *map(int, sys.argv[2:5])))
+    lines = Path(sys.argv[5]).read_text().splitlines() if len(sys.argv) > 5 else []
+    uvloop.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), lines))

@@ -28,18 +28,22 @@ class Server:
     """A server process, or several that share the load."""
 
     def __init__(self, pids: list[int], url: str, database: "Postgres | None" = None) -> None:
-        self._pids, self.url, self._database = pids, url, database
+        self.pids, self.url, self._database = pids, url, database
 
     def resident_mib(self) -> float:
         """Resident memory of the first process."""
-        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self._pids[0]}/status").read_text())
+        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self.pids[0]}/status").read_text())
         assert found
         return int(found[1]) / 1024
 
-    def load(self, requests: int, users: int, connections: int = 64) -> dict[str, float]:
-        """Send vends from a process of its own: rate, latencies, and what each party's CPU spent on a request."""
+    def load(self, requests: int, users: int, connections: int = 64, tokens: Path | None = None) -> dict[str, float]:
+        """Send vends from a process of its own: rate, latencies, and what each party's CPU spent on a request.
+
+        With a file of tokens, one a line, each request carries one of them.
+        """
         before = self._cpu_seconds()
         command = [sys.executable, "-m", "bench.load", self.url, str(requests), str(users), str(connections)]
+        command += [] if tokens is None else [str(tokens)]
         result: dict[str, Any] = json.loads(
             subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=300).stdout
         )
@@ -49,7 +53,7 @@ class Server:
         return result
 
     def _cpu_seconds(self) -> dict[str, float]:
-        spent = {"cpu_us": sum(cpu_seconds(pid) for pid in self._pids)}
+        spent = {"cpu_us": sum(cpu_seconds(pid) for pid in self.pids)}
         if self._database is not None:
             spent["database_cpu_us"] = self._database.cpu_seconds()
         return spent
@@ -69,20 +73,34 @@ def pluct(folder: Path, database: "Postgres | None" = None, url: str = "", proce
 
 
 @contextmanager
+def started(arguments: list[str], folder: Path, environment: Mapping[str, str]) -> Iterator[Server]:
+    """`pluct` with these arguments, which says where it listens."""
+    with _running([sys.executable, "-m", "pluct", *arguments], folder, subprocess.PIPE, environment) as process:
+        assert process.stdout is not None
+        yield Server([process.pid], process.stdout.readline().split()[-1])
+
+
+@contextmanager
 def null(kind: str) -> Iterator[Server]:
     """One of the yardsticks."""
+    with listening("bench.null_servers", kind, port_last=True) as server:
+        yield server
+
+
+@contextmanager
+def listening(module: str, argument: str, *, port_last: bool = False) -> Iterator[Server]:
+    """A module of ours that serves on the port it is handed."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with _running(
-        [sys.executable, "-m", "bench.null_servers", kind, str(port)], Path.cwd(), None, os.environ
-    ) as process:
+    arguments = [argument, str(port)] if port_last else [str(port), argument]
+    with _running([sys.executable, "-m", module, *arguments], Path.cwd(), None, os.environ) as process:
         until = time.monotonic() + START_SECONDS_MAX
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port), 1).close()
                 break
             except OSError:
-                assert process.poll() is None and time.monotonic() < until, f"{kind} did not start"
+                assert process.poll() is None and time.monotonic() < until, f"{module} did not start"
         yield Server([process.pid], f"http://127.0.0.1:{port}")
 
 

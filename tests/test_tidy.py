@@ -132,6 +132,14 @@ ROOMS = {
         },
         STANDARD | {"click", "msgspec", "rich"},
     ),
+    "pluct.gate": Room(
+        {*CORE, "pluct.gate", "pluct.web.endpoint", "pluct.web.problems", "pluct.web.protocol"},
+        STANDARD | {"httptools", "msgspec", "starlette", "uvicorn"},
+    ),
+    "pluct.cli_gate": Room(
+        {"pluct.app", "pluct.commands.text", "pluct.errors", "pluct.gate.proxy", "pluct.terminal.example"},
+        STANDARD | {"click", "msgspec"},
+    ),
     "pluct.terminal": Room({"pluct"}, STANDARD | {"click", "msgspec", "rich"}),
     "pluct.cli_signing": Room(
         {
@@ -150,12 +158,13 @@ CLOCKS = {
     "pluct.workers": {"time.monotonic"},  # how often workers died of late
     "pluct.tickets": {"time.time"},  # the default clock of new ids
     "pluct.web.endpoint": {"time.time_ns", "time.perf_counter"},  # the log line: when, and how long it took
+    "pluct.gate.proxy": {"time.time", "time.perf_counter"},  # the same
 }
 CLOCK = re.compile(
     r"(?:^|\.)(?:datetime\.(?:now|utcnow|today)|date\.today"
     r"|time\.(?:time|time_ns|gmtime|localtime|monotonic|monotonic_ns|perf_counter|perf_counter_ns))$"
 )
-ENVIRONMENT_READERS = {"pluct.app", "pluct.cli", "pluct.terminal"}
+ENVIRONMENT_READERS = {"pluct.app", "pluct.cli", "pluct.cli_gate", "pluct.terminal"}
 ENVIRONMENT = re.compile(
     r"(?:^|\.)(?:os\.(?:environb?|getenvb?|getlogin|getcwdb?)|getpass\.getuser|Path\.(?:cwd|home)|expanduser)$"
 )

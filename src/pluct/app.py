@@ -5,16 +5,18 @@ import errno
 import gc
 import logging
 import os
+import resource
 import select
 import signal
 import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
-from typing import cast
+from typing import Protocol, cast
 
 import msgspec
 import uvicorn
@@ -27,6 +29,11 @@ from pluct.cashier import Cashier
 from pluct.console.site import Console
 from pluct.engine import SWEEP_MAX, Engine
 from pluct.errors import PluctError, SetupError
+from pluct.gate.client import Origin
+from pluct.gate.protocol import GateProtocol
+from pluct.gate.proxy import Gate, GateSettings
+from pluct.gate.redeeming import Desk, NoAnswer
+from pluct.gate.settling import Settler
 from pluct.gateways import Gateway, configured
 from pluct.gateways.privacy import Privacy
 from pluct.observe import LogHandler, LogWriter, Observer, SharedCounts, write_lines
@@ -48,6 +55,8 @@ FOLLOW_SECONDS = 1.0  # what was changed about signing keys is known everywhere 
 CATCH_UP_SECONDS = 600.0
 GATEWAY_CONNECTIONS_MAX = 100
 KEEP_ALIVE_SECONDS = 75  # longer than a proxy keeps its own side open
+GATE_IDLE_SECONDS = 1.5  # shorter than backends keep their own side open
+GATE_ENGINE_CONNECTIONS_MAX = 100
 FINISH_SECONDS_MAX = 30  # for what is in flight when the server stops
 BACKLOG = 2048
 
@@ -187,12 +196,18 @@ async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
     raise AssertionError("the site is built before the server starts")
 
 
+class _Leaves(Protocol):
+    """What is told that the process is about to stop."""
+
+    leaving: bool
+
+
 class _Server(uvicorn.Server):
     """uvicorn's server; when it stops, whoever sends requests here is told first, and none is lost."""
 
-    def __init__(self, engine: Engine, place: "_Place") -> None:
+    def __init__(self, engine: _Leaves, place: "_Place", protocol: type[OneWriteProtocol] = OneWriteProtocol) -> None:
         config = uvicorn.Config(
-            _nothing, loop="uvloop", http=OneWriteProtocol, ws="none", interface="asgi3",
+            _nothing, loop="uvloop", http=protocol, ws="none", interface="asgi3",
             log_config=None, access_log=False, server_header=False, proxy_headers=False,
             timeout_graceful_shutdown=FINISH_SECONDS_MAX, timeout_keep_alive=KEEP_ALIVE_SECONDS,
         )  # fmt: skip
@@ -244,20 +259,17 @@ def serve(settings: Settings, *, workers: int = 1, drain_seconds: float = 0) -> 
     When it is to stop, the server goes on for `drain_seconds` with `/health/ready` answering 503, so that a load
     balancer turns away before connections are refused.
     """
-    listener = _listen(settings.host, settings.port)
-
-    host, port = listener.getsockname()[:2]
-
-    def announce() -> None:
-        print(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
-
-    try:
+    with closing(_listen(settings.host, settings.port)) as listener:
+        announce = partial(_announce, listener)
         if workers == 1:
             _serve(settings, _Place(listener, drain_seconds, announce))
         else:
             _supervise(settings, listener, workers, drain_seconds, announce)
-    finally:
-        listener.close()
+
+
+def _announce(listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    print(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
 
 
 def _supervise(
@@ -298,6 +310,46 @@ def _serve(settings: Settings, place: _Place) -> None:
         uvloop.run(run())
     finally:
         writer.close()
+
+
+def serve_gate(settings: GateSettings) -> None:
+    """Serve as a gate until SIGTERM or SIGINT; then finish what is in flight, and settle it."""
+    writer = LogWriter(sys.stderr.fileno())
+    _log_to(writer.write)
+    limits = settings.limits
+    upstream = Origin(
+        settings.upstream, "--upstream", connect_seconds=limits.connect_seconds, idle_seconds=GATE_IDLE_SECONDS,
+        connections_max=limits.requests_max,
+    )  # fmt: skip
+    origin = Origin(
+        settings.engine, "--engine", connect_seconds=limits.connect_seconds, idle_seconds=KEEP_ALIVE_SECONDS / 3,
+        connections_max=GATE_ENGINE_CONNECTIONS_MAX,
+    )  # fmt: skip
+    desk = Desk(origin, settings.key, limits.engine_seconds, uuid7_source())
+    settler = Settler(desk, limits.settle_seconds)
+    gate = Gate(settings.action, upstream, desk, settler, limits, writer.write, behind_proxy=settings.behind_proxy)
+    files_max = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))  # two connections for each request
+    with closing(_listen(settings.host, settings.port)) as listener:
+        server = _Server(gate, _Place(listener, settings.drain_seconds, partial(_announce, listener)), GateProtocol)
+        server.config.app = gate
+
+        async def run() -> None:
+            try:
+                await desk.introduce()
+            except NoAnswer as error:
+                log.warning("the engine cannot be asked yet: %s", error)
+            await server.serve([listener])
+            await settler.finish(FINISH_SECONDS_MAX)
+            for each in (upstream, origin):
+                each.close()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, server.handle_exit)
+        try:
+            uvloop.run(run())
+        finally:
+            writer.close()
 
 
 def _log_to(write: Callable[[bytes], object]) -> None:

@@ -19,6 +19,7 @@ from pluct import (
     __version__,
     app,
     cli_backup,
+    cli_gate,
     cli_payments,
     cli_reconcile,
     cli_signing,
@@ -421,6 +422,7 @@ cli.add_command(cli_payments.daraja)
 cli.add_command(cli_backup.backup)
 cli.add_command(cli_backup.restore)
 cli.add_command(cli_signing.signing_keys)
+cli.add_command(cli_gate.gate)
 cli.add_command(cli_statement.show_statement)
 
 # Means
