@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import Progress
 
-from bench import gate, hooks, postgresql, servers, verifier
+from bench import gate, hooks, limits, postgresql, servers, verifier
 from bench.harness import USERS, Bench
 from bench.ledgers import funded, grown
 
@@ -178,6 +178,7 @@ def main() -> None:
     everything = {"vend": vend, "store": store, "growth": growth, "memory": memory, "cold_start": cold_start}
     everything["webhooks"] = hooks.webhooks
     everything["gate"] = gate.gate
+    everything["limits"] = limits.limits
     everything |= {"postgresql": postgresql.vend, "postgresql_store": postgresql.store}
     everything |= {"postgresql_growth": postgresql.growth, "postgresql_vacuum": postgresql.vacuum}
     everything |= {"verifier": verifier.verify}

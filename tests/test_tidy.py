@@ -83,16 +83,21 @@ ROOMS = {
         },
         STANDARD | {"msgspec", "sqlite3"},
     ),
-    "pluct.settings": Room({*CORE, "pluct.catalog", "pluct.payment_settings"}, STANDARD | {"msgspec"}),
+    "pluct.limits": Room({"pluct.errors"}, STANDARD | {"msgspec"}),
+    "pluct.settings": Room({*CORE, "pluct.catalog", "pluct.limits", "pluct.payment_settings"}, STANDARD | {"msgspec"}),
     "pluct.payment_settings": Room(
         {*CORE, "pluct.catalog", "pluct.gateways.calls.is_address", "pluct.gateways.configured", "pluct.money"},
         STANDARD | {"msgspec"},
     ),
     "pluct.stores": Room(
-        {*CORE, "pluct.commands", "pluct.ledger", "pluct.stores"}, STANDARD | {"asyncpg", "sqlite3", "msgspec"}
+        {*CORE, "pluct.commands", "pluct.ledger", "pluct.limits", "pluct.stores"},
+        STANDARD | {"asyncpg", "sqlite3", "msgspec"},
     ),
     "pluct.engine": Room(
-        {*CORE, "pluct.catalog", "pluct.commands", "pluct.observe", "pluct.stores.Store", "pluct.tickets"},
+        {
+            *CORE, "pluct.catalog", "pluct.commands", "pluct.limits", "pluct.observe", "pluct.stores.Store",
+            "pluct.tickets",
+        },
         STANDARD | {"msgspec"},
     ),
     "pluct.web": Room(

@@ -77,7 +77,7 @@ def build_engine(settings: Settings, observer: Observer, *, serving: bool) -> En
     tokens = UserTokens(settings.user_token_secret or "unused: every user id is believed")
     return Engine(
         store, ring, tokens, settings.catalog, observer, now_ms, next_id,
-        settings.returned_grace_seconds,
+        settings.returned_grace_seconds, settings.rates,
     )  # fmt: skip
 
 

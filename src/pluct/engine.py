@@ -24,6 +24,7 @@ from pluct.errors import (
     Unavailable,
     WalletNotFound,
 )
+from pluct.limits import Limits, Rates
 from pluct.model import (
     AMOUNT_MAX,
     PRIORITY_DEFAULT,
@@ -49,6 +50,7 @@ log = logging.getLogger("pluct")
 
 PAGE_MAX = 200
 SWEEP_MAX = 500
+NO_LIMITS = Rates()
 
 
 class Vending(msgspec.Struct, frozen=True):
@@ -65,10 +67,11 @@ class Engine:
 
     def __init__(
         self, store: Store, signer: Signer, user_tokens: UserTokens, catalog: Catalog, observer: Observer,
-        clock: Callable[[], int], next_id: Callable[[], str], grace_seconds: int,
+        clock: Callable[[], int], next_id: Callable[[], str], grace_seconds: int, rates: Rates = NO_LIMITS,
     ) -> None:  # fmt: skip
         self.store, self.signer, self.catalog, self.observer = store, signer, catalog, observer
         self._user_tokens, self._clock, self._next_id, self._grace_seconds = user_tokens, clock, next_id, grace_seconds
+        self.limits = Limits(rates, store.turns)
         self.leaving = (
             False  #: set once the process is about to stop: it still serves, and says that it will not for long
         )
@@ -76,7 +79,8 @@ class Engine:
     async def vend(
         self, user_id: str, action: str = "default", cost: int | None = None, key: str | None = None
     ) -> Vending:
-        """Sell one action: a ticket for the user's credits."""
+        """Sell one action: a ticket for the user's credits. Raises `RateLimited` too."""
+        await self.limits.vend(user_id)
         sold, price = self.catalog.hold(action, cost)
         claims = () if key is None else (once("vend", user_id, key, user_id, action, cost),)
         command = Vend(

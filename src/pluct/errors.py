@@ -12,6 +12,7 @@ class PluctError(Exception):
     code = "internal"
     status = 500
     title = "Internal error"
+    retry_after_seconds: int | None = None  # when the same may be asked again with better hopes
 
     def __init__(self, sentence: str | None = None) -> None:
         self.sentence = sentence or (type(self).__doc__ or "").strip()
@@ -159,6 +160,10 @@ class RateLimited(Refusal):
 
     code, status, title = "rate_limited", 429, "Rate limited"
 
+    def __init__(self, sentence: str | None = None, retry_after_seconds: int = 1) -> None:
+        super().__init__(sentence)
+        self.retry_after_seconds = retry_after_seconds
+
 
 class Fault(PluctError):
     """The engine could not answer; the cause is in its log."""
@@ -170,6 +175,7 @@ class Unavailable(Fault):
     """The ledger cannot be written now; try again shortly."""
 
     code, status, title = "unavailable", 503, "Unavailable"
+    retry_after_seconds = 1
 
 
 class OutcomeUnknown(Unavailable):

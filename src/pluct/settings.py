@@ -13,7 +13,8 @@ import msgspec
 
 from pluct import payment_settings
 from pluct.catalog import Action, Catalog
-from pluct.errors import SetupError
+from pluct.errors import InvalidRequest, SetupError
+from pluct.limits import Rate, Rates, rate
 from pluct.payment_settings import PaymentSettings
 
 DEVELOPMENT_SECRETS = {
@@ -56,6 +57,7 @@ class Settings(msgspec.Struct, frozen=True):
     payments: PaymentSettings = PaymentSettings()
     signing: str = "HS256"
     key_secrets: tuple[str, ...] = ()  # what EdDSA keys are kept under
+    rates: Rates = Rates()
 
     def __repr__(self) -> str:
         return f"Settings(env={self.env!r}, database={shown(self.database)!r}, user_auth={self.user_auth!r})"
@@ -77,6 +79,7 @@ def load(environ: Mapping[str, str], cwd: Path) -> Settings:
     file = cwd / environ.get("PLUCT_CONFIG", "pluct.toml")
     document = _read(file, problems)
     actions = _actions(document.pop("actions", {}), file, problems)
+    rates = _rates(document.pop("limits", {}), file, problems)
     money = payment_settings.take(document)
     values = {name: environ[name] for name in NAMES if name in environ and name != "RETURNED_GRACE_SECONDS"}
     where = {name: name for name in NAMES}  # how a setting is called where it was set
@@ -135,7 +138,7 @@ def load(environ: Mapping[str, str], cwd: Path) -> Settings:
         values["PLUCT_ENV"], ledger, webhook, jwt, user_token, user_auth,
         values["PLUCT_HOST"], whole("PLUCT_PORT", 65535), whole("RETURNED_GRACE_SECONDS", 315_360_000),
         Catalog({"default": Action()} | actions), _replica(values.get("DATABASE_READ_URL"), ledger, problems),
-        payments, signing, key_secrets,
+        payments, signing, key_secrets, rates,
     )  # fmt: skip
     if problems:
         raise SetupError("The engine cannot start:\n" + "\n".join("- " + problem for problem in problems))
@@ -189,6 +192,23 @@ def _action(table: dict[str, Any], where: str, problems: list[str]) -> Action:
         except msgspec.ValidationError as error:
             problems.append(f"{where}: {key}: {error}.")
     return Action(**found)
+
+
+def _rates(table: Any, file: Path, problems: list[str]) -> Rates:
+    if not isinstance(table, dict):
+        problems.append(f"{file}: limits must be a table: [limits].")
+        return Rates()
+    found: dict[str, Rate] = {}
+    for key, value in table.items():
+        where = f"{file}: [limits] {key}"
+        if key not in Rates.__struct_fields__:
+            problems.append(f"{where} is not known; known are {', '.join(Rates.__struct_fields__)}.")
+            continue
+        try:
+            found[key] = rate(value if isinstance(value, str) else "")
+        except InvalidRequest as error:
+            problems.append(f"{where} {error.sentence}.")
+    return Rates(**found)
 
 
 def _secrets(

@@ -13,6 +13,7 @@ import msgspec
 
 from pluct.commands import Command, Expire
 from pluct.errors import Refusal
+from pluct.limits import Turns
 from pluct.model import (
     ApiKey,
     Checkout,
@@ -83,6 +84,8 @@ class Reads(Protocol):
 
 class Store(Reads, Protocol):
     """A durable ledger. Every method may raise `Unavailable`."""
+
+    turns: Turns  #: where rate limits are counted
 
     @property
     def reads(self) -> Reads:

@@ -26,12 +26,14 @@ from asyncpg import Connection
 from pluct import ledger
 from pluct.commands import Command, Expire
 from pluct.errors import OutcomeUnknown, Refusal, SetupError, Unavailable
+from pluct.limits import Turns
 from pluct.model import ApiKey, Entry, Outcome, SigningKey, Ticket, Wallet
 from pluct.stores import Reads, Violation, postgresql_batch, postgresql_check, postgresql_contents, rows, schema
 from pluct.stores.batching import WAIT_SECONDS_MAX, Batcher
 from pluct.stores.console_rows import ConsoleRows
 from pluct.stores.payment_reads import PaymentReads
 from pluct.stores.postgresql_contents import SERVER, PostgresqlContents
+from pluct.stores.postgresql_turns import SharedTurns
 from pluct.stores.replica import ReplicaReads
 
 #: Batches in flight per process: while one waits for its commit, another is decided.
@@ -50,7 +52,18 @@ ATTEMPTS_MAX = 5
 _NEEDED = {
     **dict.fromkeys(("entries", "payment_events"), "SELECT, INSERT"),
     **dict.fromkeys(
-        ("wallets", "tickets", "claims", "api_keys", "probe", "checkouts", "payments", "signing_keys", "sessions"),
+        (
+            "wallets",
+            "tickets",
+            "claims",
+            "api_keys",
+            "probe",
+            "checkouts",
+            "payments",
+            "signing_keys",
+            "sessions",
+            "turns",
+        ),
         "SELECT, INSERT, UPDATE",
     ),
 }
@@ -142,6 +155,8 @@ class PostgresqlStore(PostgresqlReads, PaymentReads, ConsoleRows):
         name = SERVER if serving else GUEST
         super().__init__(url, name)
         self._lanes = _Connections(partial(_connect, _hosts(url), name), lanes)
+        self._shared_turns = SharedTurns(self._readers.one)
+        self.turns: Turns = self._shared_turns
         self._replica = None if read_url is None else PostgresqlReads(read_url, name)
         self.reads: Reads = self if self._replica is None else ReplicaReads(self._replica, self)
 
@@ -162,6 +177,7 @@ class PostgresqlStore(PostgresqlReads, PaymentReads, ConsoleRows):
     async def close(self) -> None:
         """Finish what is queued, then let go of the database."""
         await self._batcher.close()
+        await self._shared_turns.close()
         self._lanes.close()
         self.close_readers()
         if self._replica is not None:

@@ -24,6 +24,7 @@ from typing import IO, Any, TypeVar
 from pluct import ledger
 from pluct.commands import Command, Expire
 from pluct.errors import OutcomeUnknown, Refusal, SetupError, Unavailable
+from pluct.limits import LocalTurns, Turns
 from pluct.model import ApiKey, Entry, Outcome, SigningKey, Ticket, Wallet
 from pluct.stores import Reads, Violation, rows, schema, sqlite_batch, sqlite_check
 from pluct.stores.batching import Batcher
@@ -86,6 +87,7 @@ class SqliteStore(PaymentReads, ConsoleRows):
         self._finish_checkpoint = False
         self._write: sqlite3.Connection | None = None
         self._read: sqlite3.Connection | None = None
+        self.turns: Turns = LocalTurns(clock)
 
     # Opening and closing
 

@@ -62,6 +62,7 @@ class Access:
             if not secret:
                 raise Unauthorized("An API key is required: Authorization: Bearer <key>.")
             key = await engine.api_key(secret)
+            await engine.limits.request(key.id)
             caller = Caller("key:" + key.id, key.role, None, key)
         if caller.role not in roles:
             raise Forbidden(f"This needs a key with the role {' or '.join(roles)}; this one is {caller.role}.")

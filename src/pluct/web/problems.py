@@ -2,10 +2,8 @@
 
 import msgspec
 
-from pluct.errors import PluctError, Unavailable
+from pluct.errors import PluctError
 from pluct.web.endpoint import Answer, Call
-
-RETRY_AFTER_SECONDS = 1
 
 
 class Problem(msgspec.Struct, rename="camel", omit_defaults=True):
@@ -26,15 +24,15 @@ def problem(error: PluctError, call: Call) -> Answer:
     """An error as problem details."""
     content = Problem(
         f"/docs#{error.code}", error.title, error.status, error.sentence, error.code, error.sentence, error.sentence,
-        call.request_id, RETRY_AFTER_SECONDS if isinstance(error, Unavailable) else None,
+        call.request_id, error.retry_after_seconds,
     )  # fmt: skip
     return Answer(content, error.status, content_type=b"application/problem+json", headers=headers(error))
 
 
 def headers(error: PluctError) -> tuple[tuple[bytes, bytes], ...]:
     """What some errors say in headers too."""
-    if isinstance(error, Unavailable):
-        return ((b"retry-after", b"%d" % RETRY_AFTER_SECONDS),)
+    if error.retry_after_seconds is not None:
+        return ((b"retry-after", b"%d" % error.retry_after_seconds),)
     if error.status == 401:
         return ((b"www-authenticate", b"Bearer"),)
     return ()
