@@ -26,7 +26,10 @@ from pluct.web.access import Access
 from pluct.web.routes import table
 
 SECRET = {"x-webhook-secret": WEBHOOK_SECRET}
-ROUTES = {(route.method, route.path) for route in [*table(Access("token", ("secret",)), None), *docs.routes({})]}
+ROUTES = {
+    (route.method, route.path)
+    for route in [*table(Access("token", ("secret",), None), None, None, 0), *docs.routes({})]
+}
 CALLERS = ("nobody", "webhook", "mint", "service", "operator", "user")
 ALL = set(CALLERS)
 #: Who is let in: in `open` mode, and in `token` mode where that differs.

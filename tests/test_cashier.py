@@ -27,7 +27,7 @@ from pluct.gateways.privacy import Privacy
 from pluct.model import Checkout, Pack
 from pluct.observe import Observer
 from pluct.stores import Store
-from pluct.tickets import HS256Signer, UserTokens, uuid7_source
+from pluct.tickets import HS256Signer, uuid7_source
 from postgres import fresh_database
 
 PACKS = (Pack("starter", "10 credits", "KES", 10_000, 10),)
@@ -47,9 +47,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
 def over(store: Store, clock: Clock, policy: PaymentPolicy | None = None) -> Cashier:
     """A cashier of M-Pesa over this store."""
     next_id = uuid7_source()
-    engine = Engine(
-        store, HS256Signer("j" * 40), UserTokens("u" * 40), Catalog({}), Observer(None), clock, next_id, 86_400
-    )
+    engine = Engine(store, HS256Signer("j" * 40), Catalog({}), Observer(None), clock, next_id, 86_400)
     daraja = make(DarajaSettings(), SECRETS, "https://pay.example", NOBODY, PRIVACY, clock)
     return Cashier(engine, {"daraja": daraja}, PACKS, policy or PaymentPolicy(), PRIVACY, clock, next_id)
 

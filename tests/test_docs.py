@@ -35,7 +35,7 @@ SETTINGS = (ROOT / "docs" / "settings.md").read_text("utf-8")
 GATEWAYS = (ROOT / "docs" / "gateways.md").read_text("utf-8")
 README = (ROOT / "README.md").read_text("utf-8")
 FOLDERS = ("docs", "src", "tests", "bench", ".ci")
-ROUTES = [*table(Access("token", ("secret",)), None), *docs.routes({})]
+ROUTES = [*table(Access("token", ("secret",), None), None, None, 0), *docs.routes({})]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "verifier").glob("*.md")])
 
 

@@ -11,7 +11,7 @@ from pluct.web.access import Access
 from pluct.web.openapi import openapi
 from pluct.web.routes import table
 
-ROUTES = table(Access("token", ("secret",)), None)
+ROUTES = table(Access("token", ("secret",), None), None, None, 0)
 DOCUMENT = openapi(ROUTES)
 
 

@@ -26,7 +26,7 @@ from pluct.errors import TicketAlreadyRedeemed, TicketExpired, TicketNotFound, U
 from pluct.model import SigningKey
 from pluct.observe import Observer
 from pluct.signing import CACHE_SECONDS, LEEWAY_SECONDS, KeyRing, Seal
-from pluct.tickets import HS256Signer, UserTokens, uuid7_source
+from pluct.tickets import HS256Signer, uuid7_source
 from postgres import fresh_database
 from verifying import NotAccepted, Verifier, header
 
@@ -52,7 +52,7 @@ class Server:
         self.store = store
         self.ring = KeyRing(SHARED, SEAL, TTL, clock)
         self.engine = Engine(
-            store, self.ring, UserTokens("u" * 40), Catalog({"default": Action(ttl_seconds=TTL)}), Observer(None),
+            store, self.ring, Catalog({"default": Action(ttl_seconds=TTL)}), Observer(None),
             clock, uuid7_source(lambda: clock() / 1000), 86_400,
         )  # fmt: skip
 

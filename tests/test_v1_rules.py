@@ -14,7 +14,7 @@ from pluct.web.access import Access
 from pluct.web.endpoint import Route
 from pluct.web.routes import table
 
-ROUTES = [*table(Access("open", ("secret",)), None), *docs.routes({})]
+ROUTES = [*table(Access("open", ("secret",), None), None, None, 0), *docs.routes({})]
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +228,9 @@ def test_openapi_describes_every_route(engine: Pluct) -> None:
     described = {(method.upper(), path) for path, found in document["paths"].items() for method in found}
     hooks = {(method, path) for method, path in described if path.startswith("/hooks/daraja/")}
     assert len(hooks) == 4
-    assert described - hooks == {(route.method, route.path) for route in table(Access("open", ("secret",)), None)}
+    assert described - hooks == {
+        (route.method, route.path) for route in table(Access("open", ("secret",), None), None, None, 0)
+    }
 
 
 def test_the_page_to_try_it_works_offline(engine: Pluct) -> None:

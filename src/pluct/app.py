@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import msgspec
 import uvicorn
@@ -36,6 +36,8 @@ from pluct.gate.redeeming import Desk, NoAnswer
 from pluct.gate.settling import Settler
 from pluct.gateways import Gateway, configured
 from pluct.gateways.privacy import Privacy
+from pluct.identity import Identity
+from pluct.issuers import Issuer
 from pluct.observe import LogHandler, LogWriter, Observer, SharedCounts, write_lines
 from pluct.settings import Settings
 from pluct.signing import KeyRing, Seal
@@ -46,6 +48,9 @@ from pluct.web.protocol import OneWriteProtocol
 from pluct.web.routes import application
 from pluct.workers import Workers
 
+if TYPE_CHECKING:
+    import httpx
+
 log = logging.getLogger("pluct")
 
 SWEEP_SECONDS = 1.0
@@ -54,6 +59,8 @@ SHARE_SECONDS = 1.0
 FOLLOW_SECONDS = 1.0  # what was changed about signing keys is known everywhere that soon
 CATCH_UP_SECONDS = 600.0
 GATEWAY_CONNECTIONS_MAX = 100
+#: Of an OpenID Connect provider's key set.
+ISSUER_SECONDS_MAX, ISSUER_BYTES_MAX = 5.0, 256 * 1024
 KEEP_ALIVE_SECONDS = 75  # longer than a proxy keeps its own side open
 GATE_IDLE_SECONDS = 1.5  # shorter than backends keep their own side open
 GATE_ENGINE_CONNECTIONS_MAX = 100
@@ -74,9 +81,8 @@ def build_engine(settings: Settings, observer: Observer, *, serving: bool) -> En
     seal = Seal(settings.key_secrets) if settings.signing == "EdDSA" else None
     shared = HS256Signer(settings.jwt_secret) if settings.jwt_secret else None
     ring = KeyRing(shared, seal, settings.catalog.ticket_seconds_max, now_ms)
-    tokens = UserTokens(settings.user_token_secret or "unused: every user id is believed")
     return Engine(
-        store, ring, tokens, settings.catalog, observer, now_ms, next_id,
+        store, ring, settings.catalog, observer, now_ms, next_id,
         settings.returned_grace_seconds, settings.rates,
     )  # fmt: skip
 
@@ -111,6 +117,39 @@ async def migrate(settings: Settings) -> tuple[int, int]:
 
 
 @asynccontextmanager
+async def identity(settings: Settings, engine: Engine) -> AsyncIterator[Identity]:
+    """Who users are, with the OpenID Connect providers that the settings name."""
+    said = settings.identity
+    tokens = UserTokens(settings.user_token_secret or "unused: every user id is believed")
+    async with AsyncExitStack() as stack:
+        issuers: list[Issuer] = []
+        if said.issuers:
+            import httpx
+
+            client = await stack.enter_async_context(httpx.AsyncClient(trust_env=False, timeout=ISSUER_SECONDS_MAX))
+            issuers = [Issuer(each, partial(_fetched, client)) for each in said.issuers]
+        yield Identity(engine.store, tokens, issuers, said.lifetimes, now_ms, registration=said.registration)
+
+
+async def _fetched(client: "httpx.AsyncClient", url: str) -> tuple[bytes, str]:
+    """A provider's key set and its Cache-Control, from that very address. Raises `OSError` or `ValueError`."""
+    import httpx
+
+    try:
+        async with client.stream("GET", url, headers={"accept": "application/json"}) as answer:
+            if answer.status_code != 200:
+                raise ValueError(f"it answered {answer.status_code}")
+            content = b""
+            async for part in answer.aiter_bytes():
+                content += part
+                if len(content) > ISSUER_BYTES_MAX:
+                    raise ValueError("it answered too much")
+            return content, answer.headers.get("cache-control", "")
+    except httpx.HTTPError as error:
+        raise OSError(type(error).__name__) from None
+
+
+@asynccontextmanager
 async def cashier(settings: Settings, engine: Engine) -> AsyncIterator[Cashier]:
     """The cashier over an engine, with the gateways that the settings name."""
     money = settings.payments
@@ -130,7 +169,7 @@ async def cashier(settings: Settings, engine: Engine) -> AsyncIterator[Cashier]:
             await made.close()
 
 
-def build(settings: Settings, engine: Engine, cashier: Cashier) -> ASGIApp:
+def build(settings: Settings, engine: Engine, cashier: Cashier, identity: Identity) -> ASGIApp:
     """The site over an engine whose store is open; it sweeps while it runs."""
 
     @asynccontextmanager
@@ -151,10 +190,10 @@ def build(settings: Settings, engine: Engine, cashier: Cashier) -> ASGIApp:
                 with suppress(asyncio.CancelledError):
                     await task
 
-    access = Access(settings.user_auth, settings.webhook_secrets)
+    access = Access(settings.user_auth, settings.webhook_secrets, identity)
     hops = settings.payments.proxy_hops
     console = Console(engine, cashier, now_ms, hops, secure=settings.env == "production").router()
-    return application(engine, access, lifespan, cashier, hops, console)
+    return application(engine, access, lifespan, cashier, identity, hops, console)
 
 
 async def _sweep(sweep: Callable[[], Awaitable[int]], most: int, seconds: float) -> None:
@@ -298,8 +337,8 @@ def _serve(settings: Settings, place: _Place) -> None:
         try:
             assert isinstance(engine.signer, KeyRing)
             await engine.signer.open(engine.store)
-            async with cashier(settings, engine) as cashing:
-                server.config.app = build(settings, engine, cashing)
+            async with cashier(settings, engine) as cashing, identity(settings, engine) as identifying:
+                server.config.app = build(settings, engine, cashing, identifying)
                 await server.serve([place.listener])
         finally:
             await engine.store.close()

@@ -42,7 +42,7 @@ from pluct.model import (
 )
 from pluct.observe import Observer
 from pluct.stores import Store
-from pluct.tickets import Signer, UserTokens
+from pluct.tickets import Signer
 
 _Outcome = TypeVar("_Outcome", bound=Outcome)
 
@@ -66,11 +66,11 @@ class Engine:
     """The verbs of the business over a store."""
 
     def __init__(
-        self, store: Store, signer: Signer, user_tokens: UserTokens, catalog: Catalog, observer: Observer,
+        self, store: Store, signer: Signer, catalog: Catalog, observer: Observer,
         clock: Callable[[], int], next_id: Callable[[], str], grace_seconds: int, rates: Rates = NO_LIMITS,
     ) -> None:  # fmt: skip
         self.store, self.signer, self.catalog, self.observer = store, signer, catalog, observer
-        self._user_tokens, self._clock, self._next_id, self._grace_seconds = user_tokens, clock, next_id, grace_seconds
+        self._clock, self._next_id, self._grace_seconds = clock, next_id, grace_seconds
         self.limits = Limits(rates, store.turns)
         self.leaving = (
             False  #: set once the process is about to stop: it still serves, and says that it will not for long
@@ -201,10 +201,6 @@ class Engine:
         if key is None:
             raise Unauthorized("This API key is unknown or revoked.")
         return key
-
-    def user_of(self, token: str) -> str:
-        """Whom a user token names."""
-        return self._user_tokens.user_id(token, self._clock())
 
     async def _raw(self, command: Command) -> Outcome:
         outcome = await self.store.submit(command)

@@ -66,6 +66,21 @@ class Wallet(msgspec.Struct, frozen=True, gc=False):
         return min((lot.expires_at for lot in self.lots if lot.expires_at is not None), default=None)
 
 
+class Family(msgspec.Struct, frozen=True):
+    """What came of one registration: who it is, and which refresh token is good now. Secrets are kept as hashes."""
+
+    id: str
+    user_id: str
+    seed: bytes  # goes into each next secret, so that the one before it does not tell it
+    current: bytes
+    spent: bytes | None  # the secret before, and the idempotency key it was traded under
+    spent_key: bytes | None
+    created_at: int
+    refreshed_at: int
+    expires_at: int
+    revoked_at: int | None
+
+
 class Session(msgspec.Struct, frozen=True):
     """Somebody signed in to the console. Only the hash of what their browser keeps is known."""
 

@@ -4,10 +4,11 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import msgspec
 
+from pluct import toml_tables
 from pluct.catalog import PaymentPolicy
 from pluct.errors import InvalidRequest
 from pluct.gateways.calls import is_address
@@ -66,8 +67,8 @@ def load(
     tables: dict[str, Any], environ: Mapping[str, str], production: bool, file: Path, problems: list[str]
 ) -> PaymentSettings:
     """The settings, as far as they can be read. `tables` is what `take` took."""
-    payments = _table(_Payments, tables.get("payments", {}), f"{file}: [payments]", problems)
-    hops = _table(_Http, tables.get("http", {}), f"{file}: [http]", problems).proxy_hops
+    payments = toml_tables.read(_Payments, tables.get("payments", {}), f"{file}: [payments]", problems)
+    hops = toml_tables.read(_Http, tables.get("http", {}), f"{file}: [http]", problems).proxy_hops
     if not 0 <= hops <= PROXY_HOPS_MAX:
         problems.append(f"{file}: [http] proxy_hops must be 0 to {PROXY_HOPS_MAX}.")
     base = payments.callback_base_url.rstrip("/")
@@ -98,11 +99,11 @@ def _packs(found: Any, file: Path, problems: list[str]) -> tuple[Pack, ...]:
 
 def _pack(table: Any, where: str, problems: list[str]) -> Pack:
     """A pack, as far as its keys can be read: each is judged, whatever is wrong with the others."""
-    said = _values(_Pack, table, where, problems)
+    said = toml_tables.values(_Pack, table, where, problems)
     id, name, currency = said.get("id", ""), said.get("name", ""), said.get("currency", "").upper()
     price, credits = 0, said.get("credits", 0)
     if isinstance(table, dict):
-        problems += [f"{where}: {key} is missing." for key in _kinds(_Pack) if key not in table]
+        problems += [f"{where}: {key} is missing." for key in toml_tables.kinds(_Pack) if key not in table]
     if "id" in said and not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", id):
         problems.append(f"{where}: id must be 1 to 64 letters, digits, points, dashes or underscores.")
     if "name" in said and not (1 <= len(name) <= 100 and name.isprintable()):
@@ -143,7 +144,7 @@ def _gateways(
                     f"{where}: {key} is a secret, and secrets are taken from the environment alone: {', '.join(names)}."
                 )
                 table = {other: value for other, value in table.items() if other != key}
-        gateways[name] = found = _table(kind, table, where, problems)
+        gateways[name] = found = toml_tables.read(kind, table, where, problems)
         problems += [f"{where}: {problem}." for problem in found.problems(base)]
         given = {secret: environ[secret] for secret in names if environ.get(secret, "").strip()}
         for secret in [secret for secret, value in given.items() if not (value.isascii() and value.isprintable())]:
@@ -188,41 +189,3 @@ def equal_secrets(settings: PaymentSettings, others: Mapping[str, Sequence[str]]
     for value, found in names.items():
         if value and len(found) > 1 and not found <= others.keys():
             problems.append(f"{' and '.join(sorted(found))} must differ: each secret opens one thing.")
-
-
-def _table(kind: type[Any], table: Any, where: str, problems: list[str]) -> Any:
-    """A table's values as far as they can be read; the others keep their defaults."""
-    return kind(**_values(kind, table, where, problems))
-
-
-def _values(kind: type[Any], table: Any, where: str, problems: list[str]) -> dict[str, Any]:
-    """A table's values, key by key, as far as they can be read. No sentence repeats one: it may be a secret."""
-    if not isinstance(table, dict):
-        problems.append(f"{where} must be a table.")
-        return {}
-    kinds = _kinds(kind)
-    found: dict[str, Any] = {}
-    for key, value in table.items():
-        if key not in kinds:
-            problems.append(f"{where}: unknown key {key!r}; known are {', '.join(kinds) or 'none'}.")
-            continue
-        try:
-            found[key] = msgspec.convert(value, kinds[key])
-        except msgspec.ValidationError:
-            problems.append(f"{where}: {key} must be {_wanted(key, kinds[key])}.")
-    return found
-
-
-def _kinds(kind: type[Any]) -> dict[str, Any]:
-    return {field.name: field.type for field in msgspec.structs.fields(kind)}
-
-
-def _wanted(key: str, kind: Any) -> str:
-    """What a key's value is to be, in words."""
-    if get_origin(kind) is Literal:
-        *most, last = (f'"{choice}"' for choice in get_args(kind))
-        return f"{', '.join(most)} or {last}"
-    if key == "price":
-        return 'a decimal string such as "100.00": a number could not be exact'
-    words: dict[Any, str] = {str: "a string", int: "a whole number", bool: "true or false"}
-    return words.get(kind, "a list of strings")

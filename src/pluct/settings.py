@@ -11,9 +11,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from pluct import payment_settings
+from pluct import identity_settings, payment_settings
 from pluct.catalog import Action, Catalog
 from pluct.errors import InvalidRequest, SetupError
+from pluct.identity_settings import IdentitySettings
 from pluct.limits import Rate, Rates, rate
 from pluct.payment_settings import PaymentSettings
 
@@ -58,6 +59,7 @@ class Settings(msgspec.Struct, frozen=True):
     signing: str = "HS256"
     key_secrets: tuple[str, ...] = ()  # what EdDSA keys are kept under
     rates: Rates = Rates()
+    identity: IdentitySettings = IdentitySettings()
 
     def __repr__(self) -> str:
         return f"Settings(env={self.env!r}, database={shown(self.database)!r}, user_auth={self.user_auth!r})"
@@ -80,6 +82,7 @@ def load(environ: Mapping[str, str], cwd: Path) -> Settings:
     document = _read(file, problems)
     actions = _actions(document.pop("actions", {}), file, problems)
     rates = _rates(document.pop("limits", {}), file, problems)
+    identity = document.pop("identity", {})
     money = payment_settings.take(document)
     values = {name: environ[name] for name in NAMES if name in environ and name != "RETURNED_GRACE_SECONDS"}
     where = {name: name for name in NAMES}  # how a setting is called where it was set
@@ -139,6 +142,7 @@ def load(environ: Mapping[str, str], cwd: Path) -> Settings:
         values["PLUCT_HOST"], whole("PLUCT_PORT", 65535), whole("RETURNED_GRACE_SECONDS", 315_360_000),
         Catalog({"default": Action()} | actions), _replica(values.get("DATABASE_READ_URL"), ledger, problems),
         payments, signing, key_secrets, rates,
+        identity_settings.load(identity, user_auth, production, file, problems),
     )  # fmt: skip
     if problems:
         raise SetupError("The engine cannot start:\n" + "\n".join("- " + problem for problem in problems))

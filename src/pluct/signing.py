@@ -11,21 +11,19 @@ import os
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from joserfc.errors import UnsupportedAlgorithmError
 from joserfc.jwk import OKPKey
-from joserfc.jws import JWSRegistry
 from msgspec.structs import replace
 
 from pluct.errors import InvalidRequest, SetupError, Unauthorized, Unavailable
 from pluct.model import SigningKey, Ticket, base64url, thumbprint
-from pluct.tickets import HS256Signer, TicketClaims, payload, ticket_claims, token_header, verified_claims
+from pluct.tickets import EDDSA, HS256Signer, TicketClaims, payload, ticket_claims, token_header, verified_claims
 from pluct.tickets import base64url as base64url_bytes
 
 log = logging.getLogger("pluct")
@@ -203,18 +201,6 @@ def retired(keys: Sequence[SigningKey], now: int, kid: str, *, even_last: bool =
 # The signer
 
 
-class _Registry(JWSRegistry):
-    """EdDSA and nothing else, for keys that are Ed25519 and nothing else (what RFC 9864 wants to be clear about)."""
-
-    def get_alg(self, name: str) -> Any:
-        if name != "EdDSA":
-            raise UnsupportedAlgorithmError(f"Algorithm of '{name}' is not supported")
-        return self.algorithms[name]
-
-
-_EDDSA = _Registry()
-
-
 class _Known:
     """A key at work."""
 
@@ -275,7 +261,7 @@ class KeyRing:
             key = self._believed.get(kid) if isinstance(kid, str) else None
             if key is None:
                 raise Unauthorized("The token's key is unknown, or was retired.")
-            return ticket_claims(verified_claims(token, key.public, _EDDSA))
+            return ticket_claims(verified_claims(token, key.public, EDDSA))
         if self._shared is None:
             raise Unauthorized("The token names no key.")
         return self._shared.verify(token)

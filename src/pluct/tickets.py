@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeGuard
 
 import msgspec
 from joserfc import jws
-from joserfc.errors import JoseError
+from joserfc.errors import JoseError, UnsupportedAlgorithmError
 from joserfc.jwk import Key, OctKey
 from joserfc.jws import JWSRegistry
 
@@ -30,6 +30,19 @@ TOKEN_LENGTH_MAX = 8_192
 #: What a key of this kind may have signed with.
 HS256 = JWSRegistry(algorithms=["HS256"])
 _SECONDS_MAX = 10**12
+
+
+class _EdDSA(JWSRegistry):
+    """EdDSA and nothing else, for keys that are Ed25519 and nothing else (what RFC 9864 wants to be clear about)."""
+
+    def get_alg(self, name: str) -> Any:
+        if name != "EdDSA":
+            raise UnsupportedAlgorithmError(f"Algorithm of '{name}' is not supported")
+        return self.algorithms[name]
+
+
+#: The same for these.
+EDDSA = _EdDSA()
 
 
 class TicketClaims(msgspec.Struct, frozen=True):
@@ -113,18 +126,18 @@ class UserTokens:
     def user_id(self, token: str, now: int) -> str:
         """The user a token names at the time `now` (milliseconds). Raises `Unauthorized`."""
         claims = verified_claims(token, self._key)
-        audience = claims.get("aud")
-        if audience != ISSUER and not (isinstance(audience, list) and ISSUER in audience):
+        if ISSUER not in audience_of(claims):
             raise Unauthorized("The user token is not meant for this engine.")
-        expires, starts = claims.get("exp"), claims.get("nbf", 0)
-        if not _is_number(expires) or expires * 1000 <= now:
-            raise Unauthorized("The user token has expired, or does not say when it will; sign in again.")
-        if not _is_number(starts) or starts * 1000 > now:
-            raise Unauthorized("The user token is not valid yet.")
+        within_times(claims, now)
         user_id = claims.get("sub")
         if not isinstance(user_id, str):
             raise Unauthorized("The user token names no user.")
         return user_id
+
+    def make(self, user_id: str, issued: int, expires: int) -> str:
+        """A token for this user; the times are in seconds. The same values make the same bytes."""
+        claims = {"iss": ISSUER, "aud": ISSUER, "sub": user_id, "iat": issued, "exp": expires}
+        return jws.serialize_compact({"alg": "HS256", "typ": "JWT"}, _encode(claims), self._key, registry=HS256)
 
 
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
@@ -166,7 +179,7 @@ def verified_claims(token: str, key: Key, registry: JWSRegistry = HS256) -> dict
     """
     token_header(token)
     try:
-        return _json_object(jws.deserialize_compact(token, key, registry=registry).payload)
+        return json_object(jws.deserialize_compact(token, key, registry=registry).payload)
     except (JoseError, ValueError, TypeError, RecursionError):
         raise Unauthorized("The token is not valid.") from None
 
@@ -176,7 +189,7 @@ def token_header(token: str) -> dict[str, Any]:
     if len(token) > TOKEN_LENGTH_MAX:
         raise Unauthorized("The token is too long.")
     try:
-        header = _json_object(urlsafe_b64decode(token.partition(".")[0] + "=="))
+        header = json_object(urlsafe_b64decode(token.partition(".")[0] + "=="))
         if "crit" in header:
             raise ValueError("it wants something understood that we do not know (RFC 7515, section 4.1.11)")
         return header
@@ -184,8 +197,8 @@ def token_header(token: str) -> dict[str, Any]:
         raise Unauthorized("The token is not valid.") from None
 
 
-def _json_object(data: bytes | None) -> dict[str, Any]:
-    """An object in UTF-8 and nothing else, in which no name is there twice (RFC 7519, section 4)."""
+def json_object(data: bytes | None) -> dict[str, Any]:
+    """An object in UTF-8 and nothing else, in which no name is there twice (RFC 7519, section 4). Or `ValueError`."""
     found = json.loads((data or b"").decode(), object_pairs_hook=_once)
     if not isinstance(found, dict):
         raise ValueError("not an object")
@@ -197,6 +210,21 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("a name is there twice: which counts is for nobody to choose")
     return found
+
+
+def audience_of(claims: dict[str, Any]) -> list[Any]:
+    """Whom a token is meant for."""
+    audience = claims.get("aud")
+    return audience if isinstance(audience, list) else [audience]
+
+
+def within_times(claims: dict[str, Any], now: int, leeway_seconds: int = 0) -> None:
+    """Whether a user's token is good at `now` (ms). Raises `Unauthorized`."""
+    expires, starts = claims.get("exp"), claims.get("nbf", 0)
+    if not _is_number(expires) or (expires + leeway_seconds) * 1000 <= now:
+        raise Unauthorized("The user token has expired, or does not say when it will; sign in again.")
+    if not _is_number(starts) or (starts - leeway_seconds) * 1000 > now:
+        raise Unauthorized("The user token is not valid yet.")
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:

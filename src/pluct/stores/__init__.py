@@ -18,6 +18,7 @@ from pluct.model import (
     ApiKey,
     Checkout,
     Entry,
+    Family,
     Outcome,
     Payment,
     PaymentEvent,
@@ -176,6 +177,22 @@ class Store(Reads, Protocol):
 
     async def revoke_api_key(self, key_id: str, now: int) -> ApiKey | None:
         """Revoke a key for good; None if there is no such key."""
+        ...
+
+    async def family(self, family_id: str) -> Family | None:
+        """What came of one registration."""
+        ...
+
+    async def add_family(self, family: Family) -> None:
+        """Keep a new registration."""
+        ...
+
+    async def rotate_family(self, current: bytes, changed: Family) -> bool:
+        """Let this stand in its place, if this secret is still the current one and nobody has revoked it."""
+        ...
+
+    async def revoke_families(self, now: int, *, family_id: str | None = None, user_id: str | None = None) -> int:
+        """End this family, or all of this user's, for good; how many had not ended yet."""
         ...
 
     async def session(self, hash: bytes) -> Session | None:

@@ -14,7 +14,7 @@ class ConsoleRows:
     async def _rows(self, sql: str, *values: object) -> list[Any]:
         raise NotImplementedError
 
-    async def _change(self, sql: str, *values: object) -> None:
+    async def _change(self, sql: str, *values: object) -> list[Any]:
         raise NotImplementedError
 
     async def session(self, hash: bytes) -> Session | None:

@@ -31,6 +31,7 @@ from pluct.model import ApiKey, Entry, Outcome, SigningKey, Ticket, Wallet
 from pluct.stores import Reads, Violation, postgresql_batch, postgresql_check, postgresql_contents, rows, schema
 from pluct.stores.batching import WAIT_SECONDS_MAX, Batcher
 from pluct.stores.console_rows import ConsoleRows
+from pluct.stores.identity_rows import IdentityRows
 from pluct.stores.payment_reads import PaymentReads
 from pluct.stores.postgresql_contents import SERVER, PostgresqlContents
 from pluct.stores.postgresql_turns import SharedTurns
@@ -63,6 +64,7 @@ _NEEDED = {
             "signing_keys",
             "sessions",
             "turns",
+            "families",
         ),
         "SELECT, INSERT, UPDATE",
     ),
@@ -132,7 +134,7 @@ class PostgresqlReads:
             return await connection.fetch(sql, *values)
 
 
-class PostgresqlStore(PostgresqlReads, PaymentReads, ConsoleRows):
+class PostgresqlStore(PostgresqlReads, PaymentReads, IdentityRows, ConsoleRows):
     """The `Store` over one database. Made and used inside a running event loop."""
 
     def __init__(
@@ -311,8 +313,8 @@ class PostgresqlStore(PostgresqlReads, PaymentReads, ConsoleRows):
     async def _rows(self, sql: str, *values: object) -> list[Any]:
         return await self._all(sql, *values)
 
-    async def _change(self, sql: str, *values: object) -> None:
-        await self._all(sql, *values)
+    async def _change(self, sql: str, *values: object) -> list[Any]:
+        return await self._all(sql, *values)
 
     @asynccontextmanager
     async def filled(self) -> AsyncIterator[PostgresqlContents]:

@@ -6,7 +6,20 @@ from typing import Any
 import msgspec
 from msgspec.structs import astuple
 
-from pluct.model import Case, Checkout, Claim, Entry, Lot, Payment, PaymentEvent, Priced, SigningKey, Ticket, Wallet
+from pluct.model import (
+    Case,
+    Checkout,
+    Claim,
+    Entry,
+    Family,
+    Lot,
+    Payment,
+    PaymentEvent,
+    Priced,
+    SigningKey,
+    Ticket,
+    Wallet,
+)
 
 WALLET = "user_id, available, held, debt, entries, last_entry_id, next_expiry_at, updated_at, lots, standing"
 ENTRY = (
@@ -23,11 +36,13 @@ PAYMENT = ", ".join(Payment.__struct_fields__)
 CHECKOUT = ", ".join(Checkout.__struct_fields__)
 EVENT = ", ".join(PaymentEvent.__struct_fields__)
 SIGNING_KEY = ", ".join(SigningKey.__struct_fields__)
+FAMILY = ", ".join(Family.__struct_fields__)
 
 #: The ledger's tables with their columns. The first column is the key.
 TABLES = {
     "wallets": WALLET, "entries": ENTRY, "tickets": TICKET, "claims": CLAIM, "api_keys": API_KEY, "checkouts": CHECKOUT,
     "payments": PAYMENT, "payment_events": EVENT, "signing_keys": SIGNING_KEY,
+    "families": FAMILY,
 }  # fmt: skip
 
 _encode = msgspec.json.Encoder().encode

@@ -29,6 +29,7 @@ from pluct.model import ApiKey, Entry, Outcome, SigningKey, Ticket, Wallet
 from pluct.stores import Reads, Violation, rows, schema, sqlite_batch, sqlite_check
 from pluct.stores.batching import Batcher
 from pluct.stores.console_rows import ConsoleRows
+from pluct.stores.identity_rows import IdentityRows
 from pluct.stores.payment_reads import PaymentReads
 from pluct.stores.sqlite_contents import SqliteContents
 
@@ -68,7 +69,7 @@ SELECT {rows.ENTRY} FROM walk
 _CHECKPOINT = "PRAGMA wal_checkpoint(PASSIVE)"  # waits for nobody
 
 
-class SqliteStore(PaymentReads, ConsoleRows):
+class SqliteStore(PaymentReads, IdentityRows, ConsoleRows):
     """The `Store` over one file. Made and used inside a running event loop."""
 
     def __init__(
@@ -326,8 +327,8 @@ class SqliteStore(PaymentReads, ConsoleRows):
     async def _rows(self, sql: str, *values: object) -> list[Any]:
         return self._all(sql.replace("$", "?"), *values)
 
-    async def _change(self, sql: str, *values: object) -> None:
-        await self._administer(sql.replace("$", "?"), values)
+    async def _change(self, sql: str, *values: object) -> list[Any]:
+        return await self._administer(sql.replace("$", "?"), values)
 
     def _one(self, sql: str, *values: object) -> Any:
         found = self._all(sql, *values)
@@ -343,9 +344,9 @@ class SqliteStore(PaymentReads, ConsoleRows):
         except sqlite3.Error as error:
             raise _translated(error) from error
 
-    async def _administer(self, sql: str, values: tuple[object, ...]) -> None:
-        """One rare statement."""
-        await self._as_guest(lambda connection: connection.execute(sql, values))
+    async def _administer(self, sql: str, values: tuple[object, ...]) -> list[Any]:
+        """One rare statement, and what it returns."""
+        return await self._as_guest(lambda connection: connection.execute(sql, values).fetchall())
 
     async def _as_guest(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """What is rare is done as a guest of our own batches, on a connection of its own, in a thread."""

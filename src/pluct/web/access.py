@@ -5,14 +5,16 @@ import hmac
 from pluct.commands import Once, once, text
 from pluct.engine import Engine
 from pluct.errors import Forbidden, InvalidRequest, Unauthorized
+from pluct.identity import Identity
 from pluct.web.endpoint import ANYONE, Call, Caller, Door
 
 
 class Access:
     """The doors, as they are set up."""
 
-    def __init__(self, user_auth: str, webhook_secrets: tuple[str, ...]) -> None:
+    def __init__(self, user_auth: str, webhook_secrets: tuple[str, ...], identity: Identity) -> None:
         self._open = user_auth == "open"
+        self._identity = identity
         self._webhook_secrets = tuple(secret.encode() for secret in webhook_secrets)
 
     def key(self, *roles: str) -> Door:
@@ -44,7 +46,7 @@ class Access:
     async def _token_or_key(self, engine: Engine, call: Call, roles: tuple[str, ...]) -> Caller:
         bearer = _bearer(call)
         if bearer is not None and bearer.count(".") == 2:
-            user_id = engine.user_of(bearer)
+            user_id = await self._identity.user_of(bearer)
             return Caller("user:" + user_id, "user", text(user_id, "the token's sub"))
         if not roles:
             raise Unauthorized("A user token is required: Authorization: Bearer <token>.")

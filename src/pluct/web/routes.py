@@ -11,7 +11,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pluct.cashier import Cashier
 from pluct.engine import Engine
 from pluct.errors import MethodNotAllowed
-from pluct.web import backend, docs, hooks, payments, seed, statements, v1
+from pluct.identity import Identity
+from pluct.web import backend, docs, hooks, payments, seed, statements, users, v1
 from pluct.web.access import Access
 from pluct.web.endpoint import Answer, Call, Endpoint, Route
 from pluct.web.openapi import openapi
@@ -20,13 +21,14 @@ from pluct.web.problems import problem
 Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
 
 
-def table(access: Access, cashier: Cashier) -> list[Route]:
+def table(access: Access, cashier: Cashier, identity: Identity, proxy_hops: int) -> list[Route]:
     """Every route: method, path, handler, who may, how it refuses, then what it answers, takes as body and as query."""
     user, own, key = access.user, access.own, access.key
     balance, ticket = "/v1/credits/balance", "/v1/tickets/{id}"
     wallet, history = "/v1/wallets/{userId}", "/v1/wallets/{userId}/entries"
     staff = key("service", "operator")
     money, payment, operator = payments.Payments(cashier), "/v1/payments/{id}", key("operator")
+    who, user_path = users.Users(identity, proxy_hops), "/v1/users/{userId}"
     return [
         Route("POST", "/vend-token", seed.vend_token, user(), seed.shape, seed.SeedVendAnswer, seed.SeedVendBody),
         Route("POST", "/add-credits", seed.add_credits, key("mint"), seed.shape, seed.SeedAddAnswer, seed.SeedAddBody),
@@ -69,6 +71,10 @@ def table(access: Access, cashier: Cashier) -> list[Route]:
             "POST", payment + "/write-off", money.write_off, operator, problem, payments.PaymentAnswer,
             payments.WriteOffBody,
         ),
+        Route("POST", "/v1/users", who.register, None, problem, users.PairAnswer, status=201),
+        Route("POST", "/v1/users/token", who.refresh, None, problem, users.PairAnswer, users.RefreshBody),
+        Route("POST", user_path + "/token", who.token, key("service"), problem, users.TokenAnswer),
+        Route("POST", user_path + "/revoke", who.revoke, staff, problem, users.RevokedAnswer),
         Route("GET", "/.well-known/jwks.json", backend.jwks, None, problem, backend.JwksAnswer),
         Route("GET", "/health", backend.health, None, problem, backend.HealthAnswer),
         Route("GET", "/health/live", backend.health, None, problem, backend.HealthAnswer),
@@ -78,13 +84,14 @@ def table(access: Access, cashier: Cashier) -> list[Route]:
 
 
 def application(
-    engine: Engine, access: Access, lifespan: Lifespan, cashier: Cashier, proxy_hops: int, console: ASGIApp
-) -> ASGIApp:
+    engine: Engine, access: Access, lifespan: Lifespan, cashier: Cashier, identity: Identity, proxy_hops: int,
+    console: ASGIApp,
+) -> ASGIApp:  # fmt: skip
     """The whole site, the console beside the routes.
 
     Fixed addresses are looked up; those with an id in them go through Starlette's router.
     """
-    routes = table(access, cashier) + hooks.routes(cashier, proxy_hops)
+    routes = table(access, cashier, identity, proxy_hops) + hooks.routes(cashier, proxy_hops)
     routes += docs.routes(openapi(routes))
     by_path: dict[str, list[Route]] = {}
     for route in routes:
