@@ -84,9 +84,24 @@ ROOMS = {
         STANDARD | {"msgspec", "sqlite3"},
     ),
     "pluct.limits": Room({"pluct.errors"}, STANDARD | {"msgspec"}),
-    "pluct.settings": Room({*CORE, "pluct.catalog", "pluct.limits", "pluct.payment_settings"}, STANDARD | {"msgspec"}),
+    "pluct.settings": Room(
+        {*CORE, "pluct.catalog", "pluct.identity_settings", "pluct.limits", "pluct.payment_settings"},
+        STANDARD | {"msgspec"},
+    ),
     "pluct.payment_settings": Room(
-        {*CORE, "pluct.catalog", "pluct.gateways.calls.is_address", "pluct.gateways.configured", "pluct.money"},
+        {
+            *CORE, "pluct.catalog", "pluct.gateways.calls.is_address", "pluct.gateways.configured", "pluct.money",
+            "pluct.toml_tables",
+        },
+        STANDARD | {"msgspec"},
+    ),
+    "pluct.toml_tables": Room(set(), STANDARD | {"msgspec"}),
+    "pluct.identity": Room(
+        {*CORE, "pluct.issuers", "pluct.stores.Store", "pluct.tickets"}, STANDARD | {"msgspec"}
+    ),
+    "pluct.issuers": Room({*CORE, "pluct.tickets"}, STANDARD | {"joserfc", "msgspec"}),
+    "pluct.identity_settings": Room(
+        {"pluct.gateways.calls.is_address", "pluct.identity", "pluct.issuers", "pluct.toml_tables"},
         STANDARD | {"msgspec"},
     ),
     "pluct.stores": Room(
@@ -104,7 +119,7 @@ ROOMS = {
         {
             *CORE, "pluct.__version__", "pluct.cashier", "pluct.money", "pluct.commands.Once",
             "pluct.commands.once", "pluct.commands.text",
-            "pluct.engine", "pluct.observe.Event", "pluct.statements", "pluct.web",
+            "pluct.engine", "pluct.identity", "pluct.observe.Event", "pluct.statements", "pluct.web",
         },
         STANDARD | {"msgspec", "starlette"},
     ),
@@ -153,6 +168,9 @@ ROOMS = {
         },
         STANDARD | {"click", "rich"},
     ),
+    "pluct.cli_users": Room(
+        {"pluct.app", "pluct.commands.text", "pluct.engine", "pluct.terminal"}, STANDARD | {"click"}
+    ),
     "pluct.__main__": Room({"pluct.cli"}, set()),
 }  # fmt: skip
 
@@ -160,6 +178,7 @@ ROOMS = {
 CLOCKS = {
     "pluct.stores.sqlite": {"time.monotonic"},  # how long to wait for a guest
     "pluct.app": {"time.time_ns"},  # the one wall clock: `now_ms`
+    "pluct.issuers": {"time.monotonic"},  # how old the keys are
     "pluct.workers": {"time.monotonic"},  # how often workers died of late
     "pluct.tickets": {"time.time"},  # the default clock of new ids
     "pluct.web.endpoint": {"time.time_ns", "time.perf_counter"},  # the log line: when, and how long it took

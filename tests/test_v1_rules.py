@@ -19,7 +19,8 @@ ROUTES = [*table(Access("open", ("secret",), None), None, None, 0), *docs.routes
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pluct]:
-    toml = '[payments]\ncallback_base_url = "http://127.0.0.1"\n[gateways.daraja]\nbase_url = "http://127.0.0.1:9"\n'
+    toml = "[identity]\nregistration = true\n"
+    toml += '[payments]\ncallback_base_url = "http://127.0.0.1"\n[gateways.daraja]\nbase_url = "http://127.0.0.1:9"\n'
     with served(tmp_path_factory.mktemp("rules"), toml + PACKS, **SECRETS) as pluct:
         yield pluct
 
@@ -130,6 +131,7 @@ WRONG = {
         "userId": [None, 7, "", "x" * 201], "reason": [None, 7, "", "x" * 201, "a\nb"], "clientRequestId": [7],
     },
     "/v1/payments/x/write-off": {"reason": [None, 7, "", "x" * 201, "a\nb"], "clientRequestId": [7]},
+    "/v1/users/token": {"refreshToken": [None, 7, [], {}], "clientRequestId": [7, ""]},
     "/v1/tickets/redeem": {"token": [None, 7, [], {}], "clientRequestId": [7, ""]},
     "/v1/tickets/x/capture": {"amount": ["1", 1.0, True, 0, -1, [1]], "clientRequestId": [7]},
     "/v1/tickets/x/void": {"reason": [None, 7, "", "x" * 201, "a\nb"], "clientRequestId": [7]},
@@ -142,6 +144,7 @@ RIGHT: dict[str, tuple[str, dict[str, Any]]] = {
     "/v1/credits/request": ("none", {"userId": "u", "reason": "top-up", "reference": "SLK4H7R2T0"}),
     "/v1/payments/x/assign": ("operator", {"userId": "u", "reason": "a reason"}),
     "/v1/payments/x/write-off": ("operator", {"reason": "a reason"}),
+    "/v1/users/token": ("none", {"refreshToken": "x"}),
     "/v1/tickets/redeem": ("service", {"token": "a.b.c"}),
     "/v1/tickets/x/capture": ("service", {}),
     "/v1/tickets/x/void": ("service", {"reason": "a reason"}),

@@ -24,6 +24,7 @@ from pluct import (
     cli_reconcile,
     cli_signing,
     cli_statement,
+    cli_users,
     kv_import,
     settings,
 )
@@ -424,6 +425,7 @@ cli.add_command(cli_backup.restore)
 cli.add_command(cli_signing.signing_keys)
 cli.add_command(cli_gate.gate)
 cli.add_command(cli_statement.show_statement)
+cli.add_command(cli_users.users)
 
 # Means
 

@@ -150,10 +150,9 @@ def _trusted(jwk: dict[str, Any]) -> _Trusted | None:
         return None
     kind = jwk["kty"], jwk.get("crv")
     if kind == ("RSA", None) and jwk.get("alg", "RS256") == "RS256":
-        rsa = RSAKey.import_key({name: jwk[name] for name in ("kty", "n", "e")})
-        if rsa.public_key.key_size < RSA_BITS_MIN:
+        if len(urlsafe_b64decode(jwk["n"] + "==")) * 8 < RSA_BITS_MIN:
             raise ValueError("too short")
-        return rsa, _RS256
+        return RSAKey.import_key({name: jwk[name] for name in ("kty", "n", "e")}), _RS256
     if kind == ("EC", "P-256") and jwk.get("alg", "ES256") == "ES256":
         return ECKey.import_key({name: jwk[name] for name in ("kty", "crv", "x", "y")}), _ES256
     if kind == ("OKP", "Ed25519") and jwk.get("alg", "EdDSA") in ("EdDSA", "Ed25519"):

@@ -84,29 +84,7 @@ def load(environ: Mapping[str, str], cwd: Path) -> Settings:
     rates = _rates(document.pop("limits", {}), file, problems)
     identity = document.pop("identity", {})
     money = payment_settings.take(document)
-    values = {name: environ[name] for name in NAMES if name in environ and name != "RETURNED_GRACE_SECONDS"}
-    where = {name: name for name in NAMES}  # how a setting is called where it was set
-    for key, value in document.items():
-        name = next((n for n in (key.upper(), "PLUCT_" + key.upper()) if n in NAMES), None)
-        if name is None:
-            problems.append(f"{file}: unknown key {key!r}; see docs/settings.md for the known ones.")
-            continue
-        if name not in values:
-            where[name] = f"{file}: {key}"
-        if isinstance(value, list) and name in SEVERAL and all(isinstance(v, str) for v in value):
-            values.setdefault(name, ",".join(value))
-        elif isinstance(value, str):
-            values.setdefault(name, value)
-        elif name in NUMBERS and type(value) is int and abs(value) < 10**12:
-            values.setdefault(name, str(value))
-        else:
-            problems.append(f"{file}: {key} must be {'a whole number' if name in NUMBERS else 'a string'}.")
-    stated = set(values)
-    for name in [name for name, value in values.items() if not _is_text(value)]:
-        problems.append(f"{name} is not text: it has characters that are not UTF-8, or a null character.")
-        values[name] = DEFAULTS.get(name, f"{name} was not text, and so is not judged further")
-    for name, default in DEFAULTS.items():
-        values.setdefault(name, default)
+    values, where, stated = _values(document, environ, file, problems)
 
     def one_of(name: str, *choices: str) -> str:
         if values[name] not in choices:
@@ -147,6 +125,36 @@ def load(environ: Mapping[str, str], cwd: Path) -> Settings:
     if problems:
         raise SetupError("The engine cannot start:\n" + "\n".join("- " + problem for problem in problems))
     return settings
+
+
+def _values(
+    document: dict[str, Any], environ: Mapping[str, str], file: Path, problems: list[str]
+) -> tuple[dict[str, str], dict[str, str], set[str]]:
+    """The settings of `NAMES` as they are written, what each is called where it was set, and which were set at all."""
+    values = {name: environ[name] for name in NAMES if name in environ and name != "RETURNED_GRACE_SECONDS"}
+    where = {name: name for name in NAMES}  # how a setting is called where it was set
+    for key, value in document.items():
+        name = next((n for n in (key.upper(), "PLUCT_" + key.upper()) if n in NAMES), None)
+        if name is None:
+            problems.append(f"{file}: unknown key {key!r}; see docs/settings.md for the known ones.")
+            continue
+        if name not in values:
+            where[name] = f"{file}: {key}"
+        if isinstance(value, list) and name in SEVERAL and all(isinstance(v, str) for v in value):
+            values.setdefault(name, ",".join(value))
+        elif isinstance(value, str):
+            values.setdefault(name, value)
+        elif name in NUMBERS and type(value) is int and abs(value) < 10**12:
+            values.setdefault(name, str(value))
+        else:
+            problems.append(f"{file}: {key} must be {'a whole number' if name in NUMBERS else 'a string'}.")
+    stated = set(values)
+    for name in [name for name, value in values.items() if not _is_text(value)]:
+        problems.append(f"{name} is not text: it has characters that are not UTF-8, or a null character.")
+        values[name] = DEFAULTS.get(name, f"{name} was not text, and so is not judged further")
+    for name, default in DEFAULTS.items():
+        values.setdefault(name, default)
+    return values, where, stated
 
 
 def _read(file: Path, problems: list[str]) -> dict[str, Any]:
