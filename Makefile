@@ -1,5 +1,5 @@
 # The few commands. Everything runs from .venv, made from hash-checked locks.
-.PHONY: setup run sandbox test check bench coverage mutants judge lock
+.PHONY: setup run sandbox demo test check bench coverage mutants judge lock
 UV := $(shell command -v uv 2>/dev/null || echo .venv/bin/uv)
 STAMP := .venv/.installed
 
@@ -40,6 +40,10 @@ mutants: setup
 PORT ?= 8787
 sandbox: setup
 	cd tests && ../.venv/bin/python -m doubles.sandbox --port $(PORT)
+
+# The whole story: a user buys, an app vends, a backend works, fails once, and the statement says where all of it went.
+demo: setup
+	PYTHONPATH=tests .venv/bin/python -m examples.transcriber.demo --port $(PORT)
 
 # By hand, never in CI: what others wrote, as judges of our gateways. It needs a package index.
 judge: setup

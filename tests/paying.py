@@ -4,7 +4,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import httpx
@@ -36,11 +36,15 @@ credits = 1
 """
 
 
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port: int = found.getsockname()[1]
-        return port
+def free_port(row: int = 1) -> int:
+    """A port that was free a moment ago, the first of so many in a row."""
+    while True:
+        with ExitStack() as taken:
+            port: int = taken.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+            with suppress(OSError, OverflowError):
+                for number in range(1, row):
+                    taken.enter_context(socket.create_server(("127.0.0.1", port + number)))
+                return port
 
 
 @contextmanager

@@ -25,7 +25,7 @@ def test_what_the_sandbox_prints_works(tmp_path: Path) -> None:
 
     What is set for a real engine on the same machine does not reach it.
     """
-    port = free_port()
+    port = free_port(2)
     real = {
         "PLUCT_ENV": "production", "PLUCT_USER_AUTH": "token", "PLUCT_CONFIG": str(tmp_path / "none" / "pluct.toml"),
         "DATABASE_READ_URL": "postgresql://real", "PRIVACY_SECRET": "", "TMPDIR": str(tmp_path),
@@ -56,7 +56,7 @@ def test_what_the_sandbox_prints_works(tmp_path: Path) -> None:
         assert json.loads(typed(payments))["payments"][0]["state"] == "paid"
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(20)
+        process.wait(60)
         last = process.stdout.read()
         process.stdout.close()
     assert (process.returncode, last.split()) == (0, ["Stopped."]) and list(tmp_path.iterdir()) == []
@@ -67,8 +67,8 @@ def test_what_the_sandbox_prints_works(tmp_path: Path) -> None:
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_port_that_is_taken_is_named(tmp_path: Path, which: int) -> None:
     """The engine's or the simulator's: a sentence, and nothing is left."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port(2) + which
+    with socket.create_server(("127.0.0.1", port)):
         done = subprocess.run(
             [sys.executable, "-m", "doubles.sandbox", "--port", str(port - which)], cwd=TESTS, capture_output=True,
             text=True, timeout=60, env=os.environ | {"TMPDIR": str(tmp_path)}, check=False,

@@ -13,6 +13,7 @@ import tempfile
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 from doubles.daraja import CONSUMER_KEY, CONSUMER_SECRET, PASSKEY
 
@@ -37,7 +38,8 @@ name = "a pack whose prompt is cancelled"
 currency = "KES"
 price = "101.00"
 credits = 10
-
+"""
+GATEWAY = """
 [payments]
 callback_base_url = "http://127.0.0.1:{port}"
 
@@ -81,32 +83,55 @@ def main() -> None:
 def _sandbox(port: int) -> None:
     engine, daraja = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{port + 1}"
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pluct-sandbox-")))
-        (folder / "pluct.toml").write_text(TOML.format(port=port, daraja=daraja))
-        environment = {name: os.environ[name] for name in KEPT if name in os.environ}
-        environment |= SECRETS | {"DATABASE_URL": "sqlite:///pluct.db"}
-        simulator = [sys.executable, "-m", "doubles.daraja", "--port", str(port + 1), "--delay", "2"]
-        _answers(_run(stack, simulator, TESTS, environment), "The simulator", port + 1)
-        pluct = [sys.executable, "-m", "pluct"]
-        serving = _run(stack, [*pluct, "serve", "--port", str(port)], folder, environment)
-        _answers(serving, "The engine", port)
-        keys = {}
-        for role in ("service", "operator"):
-            command = [*pluct, "keys", "create", "--role", role, "--name", "sandbox", "--json"]
-            made = subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, text=True)
-            keys[role] = json.loads(made.stdout)["secret"]
-        print(SAY.format(engine=engine, daraja=daraja, **keys), flush=True)
-        serving.wait()
+        world = begin(stack, port, TOML)
+        print(SAY.format(engine=engine, daraja=daraja, service=world.key("service"), operator=world.key("operator")))
+        sys.stdout.flush()
+        world.serving.wait()
 
 
-def _answers(process: "subprocess.Popen[str]", who: str, port: int) -> None:
+class World(NamedTuple):
+    """An engine that runs beside the simulator, in a folder of its own."""
+
+    folder: Path
+    environment: dict[str, str]
+    serving: "subprocess.Popen[str]"
+
+    def pluct(self, *arguments: str) -> str:
+        """What a command prints."""
+        command = [sys.executable, "-m", "pluct", *arguments]
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, check=True, capture_output=True, text=True
+        )  # fmt: skip
+        return done.stdout
+
+    def key(self, role: str) -> str:
+        """The secret of a new API key."""
+        secret: str = json.loads(self.pluct("keys", "create", "--role", role, "--name", "sandbox", "--json"))["secret"]
+        return secret
+
+
+def begin(stack: ExitStack, port: int, toml: str) -> World:
+    """Start the simulator at the next port and an engine at this one; both end with the stack, and are forgotten."""
+    daraja = f"http://127.0.0.1:{port + 1}"
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pluct-sandbox-")))
+    (folder / "pluct.toml").write_text(toml + GATEWAY.format(port=port, daraja=daraja))
+    environment = {name: os.environ[name] for name in KEPT if name in os.environ}
+    environment |= SECRETS | {"DATABASE_URL": "sqlite:///pluct.db"}
+    simulator = [sys.executable, "-m", "doubles.daraja", "--port", str(port + 1), "--delay", "2"]
+    answers(run(stack, simulator, TESTS, environment), "The simulator", port + 1)
+    serving = run(stack, [sys.executable, "-m", "pluct", "serve", "--port", str(port)], folder, environment)
+    answers(serving, "The engine", port)
+    return World(folder, environment, serving)
+
+
+def answers(process: "subprocess.Popen[str]", who: str, port: int) -> None:
     """Wait until it says that it listens."""
     assert process.stdout is not None
     if not process.stdout.readline().startswith("listening on"):
         sys.exit(f"{who} did not start: is port {port} free? make sandbox PORT=9000 takes another.")
 
 
-def _run(stack: ExitStack, command: list[str], folder: Path, environment: dict[str, str]) -> "subprocess.Popen[str]":
+def run(stack: ExitStack, command: list[str], folder: Path, environment: dict[str, str]) -> "subprocess.Popen[str]":
     process = subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
