@@ -74,7 +74,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=8787, help="the engine's port (the simulator has the next one)")
     port: int = parser.parse_args().port
-    signal.signal(signal.SIGTERM, _stop)
+    for number in (signal.SIGTERM, signal.SIGINT):  # a shell lets what it runs in the background ignore the latter
+        signal.signal(number, _stop)
     with suppress(KeyboardInterrupt):
         _sandbox(port)
     print("\nStopped.")

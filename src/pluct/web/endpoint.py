@@ -98,6 +98,7 @@ class Route(msgspec.Struct, frozen=True):
     body: Any = None
     query: Any = None
     status: int = 200  # of its answer, for the documentation
+    text: str = ""  # the media type of an answer that is text, for the same
 
 
 class Endpoint:

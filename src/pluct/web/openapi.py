@@ -88,6 +88,8 @@ def _operation(route: Route, schema: dict[Any, Any]) -> dict[str, Any]:
     done: dict[str, Any] = {"description": "Done."}
     if route.answer is not None:
         done["content"] = {"application/json": {"schema": schema[route.answer]}}
+    if route.text:
+        done.setdefault("content", {})[route.text] = {"schema": {"type": "string"}}
     operation: dict[str, Any] = {
         "operationId": _operation_id(route.handle, route.path),
         "summary": summary.rstrip("."),

@@ -44,7 +44,7 @@ def table(access: Access, cashier: Cashier, identity: Identity, proxy_hops: int)
         Route("POST", ticket + "/void", v1.void, staff, problem, v1.TicketAnswer, v1.VoidBody),
         Route(
             "GET", "/v1/statements/{userId}", statements.show, own("operator"), problem, statements.StatementAnswer,
-            None, statements.StatementQuery,
+            None, statements.StatementQuery, text="text/plain",
         ),
         Route("GET", "/v1/packs", money.packs, None, problem, payments.PacksAnswer),
         Route(
@@ -79,7 +79,7 @@ def table(access: Access, cashier: Cashier, identity: Identity, proxy_hops: int)
         Route("GET", "/health", backend.health, None, problem, backend.HealthAnswer),
         Route("GET", "/health/live", backend.health, None, problem, backend.HealthAnswer),
         Route("GET", "/health/ready", backend.ready, None, problem, backend.HealthAnswer),
-        Route("GET", "/metrics", backend.metrics, None, problem),
+        Route("GET", "/metrics", backend.metrics, None, problem, text="text/plain"),
     ]  # fmt: skip
 
 
