@@ -21,6 +21,7 @@ from conftest import (
     signed,
     user_token,
 )
+from pluct.app import now_ms
 from pluct.web import docs
 from pluct.web.access import Access
 from pluct.web.routes import table
@@ -28,7 +29,7 @@ from pluct.web.routes import table
 SECRET = {"x-webhook-secret": WEBHOOK_SECRET}
 ROUTES = {
     (route.method, route.path)
-    for route in [*table(Access("token", ("secret",), None), None, None, 0), *docs.routes({})]
+    for route in [*table(Access("token", ("secret",), None), None, None, 0, now_ms), *docs.routes({})]
 }
 CALLERS = ("nobody", "webhook", "mint", "service", "operator", "user")
 ALL = set(CALLERS)
@@ -56,6 +57,8 @@ ROLES: dict[tuple[str, str], tuple[set[str], set[str]]] = {
     ("GET", "/v1/payments/{id}"): ({"operator"}, {"operator"}),
     ("POST", "/v1/payments/{id}/assign"): ({"operator"}, {"operator"}),
     ("POST", "/v1/payments/{id}/write-off"): ({"operator"}, {"operator"}),
+    ("GET", "/v1/events"): ({"operator"}, {"operator"}),
+    ("POST", "/v1/events/{id}/replay"): ({"operator"}, {"operator"}),
     ("POST", "/v1/users"): (ALL, ALL),
     ("POST", "/v1/users/token"): (ALL, ALL),
     ("POST", "/v1/users/{userId}/token"): ({"service"}, {"service"}),

@@ -2,9 +2,10 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
-from conftest import Pluct
+from conftest import Pluct, until
 
 DOCS = Path(__file__).parent.parent / "docs"
 ALERTS = (DOCS / "alerts.yml").read_text("utf-8")
@@ -19,10 +20,14 @@ def exposed(page: str) -> set[str]:
     return found
 
 
-def test_every_metric_named_exists(server: Pluct) -> None:
+def test_every_metric_named_exists(make_pluct: Callable[..., Pluct]) -> None:
     """An alert on a metric that was renamed would never ring."""
+    toml = '[[webhooks]]\nurl = "https://shop.example/"\nevents = ["credits.low"]\n'
+    server = make_pluct(toml=toml, PLUCT_WEBHOOK_OUT_SECRET="whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    server.start()
     server.funded(1)
-    there = exposed(server.client.get(server.url + "/metrics").text)
+    until(lambda: "pluct_events" in server.client.get("/metrics").text)
+    there = exposed(server.client.get("/metrics").text)
     queries = [panel["targets"][0]["expr"] for panel in json.loads(DASHBOARD)["panels"]]
     for page in (ALERTS, " ".join(queries)):
         named = set(re.findall(r"\bpluct_\w+", page))

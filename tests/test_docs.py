@@ -20,7 +20,8 @@ import pytest
 from conftest import WEBHOOK_SECRET, Pluct
 from doubles.daraja import Simulator
 from paying import PATH_TOKEN, SECRETS, in_a_thread
-from pluct import cli_gate, errors, payment_settings, settings
+from pluct import cli_gate, errors, payment_settings, settings, webhook_settings
+from pluct.app import now_ms
 from pluct.catalog import REPORT_SECONDS_MAX, TTL_SECONDS_MAX, Action
 from pluct.gateways.configured import NAMES, described
 from pluct.model import EntryKind, Settlement, TicketState
@@ -35,7 +36,7 @@ SETTINGS = (ROOT / "docs" / "settings.md").read_text("utf-8")
 GATEWAYS = (ROOT / "docs" / "gateways.md").read_text("utf-8")
 README = (ROOT / "README.md").read_text("utf-8")
 FOLDERS = ("docs", "src", "tests", "bench", ".ci")
-ROUTES = [*table(Access("token", ("secret",), None), None, None, 0), *docs.routes({})]
+ROUTES = [*table(Access("token", ("secret",), None), None, None, 0, now_ms), *docs.routes({})]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "verifier").glob("*.md")])
 
 
@@ -160,7 +161,7 @@ def test_every_setting_is_documented(name: str) -> None:
 
 def test_every_documented_setting_exists() -> None:
     """No setting is promised that nothing reads."""
-    elsewhere = {"PLUCT_CONFIG", cli_gate.KEY}
+    elsewhere = {"PLUCT_CONFIG", cli_gate.KEY, webhook_settings.SECRET}
     first_cells = re.findall(r"^\| `([A-Z_]{4,})` \|", SETTINGS, flags=re.M)
     assert set(first_cells) | {"RETURNED_GRACE_SECONDS"} == {*settings.NAMES, *elsewhere, "PRIVACY_SECRET"}
     words = set(re.findall(r"\bPLUCT_[A-Z_]+\b", SETTINGS + API + README))

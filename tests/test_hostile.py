@@ -39,6 +39,7 @@ from conftest import (
     user_token,
 )
 from paying import PACKS, PATH_TOKEN, SECRETS
+from pluct.app import now_ms
 from pluct.web.access import Access
 from pluct.web.protocol import ENVELOPE_BYTES_MAX
 from pluct.web.routes import table
@@ -49,13 +50,15 @@ TOML = (
     '[actions.transcribe]\ncost = 2\naudience = "tttranscribe"\nsettle = "report"\ncost_max = 20\n'
     "[identity]\nregistration = true\n"
     '[payments]\ncallback_base_url = "http://127.0.0.1"\n[gateways.daraja]\nbase_url = "http://127.0.0.1:9"\n'
+    '[[webhooks]]\nurl = "http://127.0.0.1:9/events"\nallow_private = true\n'
 ) + PACKS  # where nobody answers
 
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pluct]:
     """A server that, when all is over, must still be ready, sound, and have told no secret."""
-    with served(tmp_path_factory.mktemp("hostile"), TOML, **SECRETS) as pluct:
+    secrets = SECRETS | {"PLUCT_WEBHOOK_OUT_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}
+    with served(tmp_path_factory.mktemp("hostile"), TOML, **secrets) as pluct:
         yield pluct
         assert pluct.client.get("/health/ready").status_code == 200
         assert pluct.json("check")["ok"] is True
@@ -105,6 +108,8 @@ RIGHT: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "/v1/payments/{id}": (("operator",), {}),
     "/v1/payments/{id}/assign": (("operator",), {"userId": "amina", "reason": "a reason"}),
     "/v1/payments/{id}/write-off": (("operator",), {"reason": "a reason"}),
+    "/v1/events": (("operator",), {}),
+    "/v1/events/{id}/replay": (("operator",), {}),
     "/v1/users/token": (("nobody",), {}),
     "/v1/users/{userId}/token": (("service",), {}),
     "/v1/users/{userId}/revoke": (("operator",), {}),
@@ -115,7 +120,7 @@ RIGHT: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 }
 TAKING = [
     route
-    for route in table(Access("open", ("secret",), None), None, None, 0)
+    for route in table(Access("open", ("secret",), None), None, None, 0, now_ms)
     if route.body or route.query or "{" in route.path
 ]
 CHECKS: Any = [not_a_server_error, response_schema_conformance, content_type_conformance, status_code_conformance]
@@ -151,6 +156,8 @@ def test_every_answer_is_as_described(
     known = {"userId": "amina", "id": vended["ticketId"]}
     if path.startswith("/v1/checkouts/"):
         known["id"] = engine.post("/v1/checkouts", RIGHT["/v1/checkouts"][1]).json()["checkoutId"]
+    elif path.startswith("/v1/events/"):
+        known["id"] = engine.json("events", "list", "--json")["events"][0]["id"]
     elif path.startswith("/v1/payments/"):
         known["id"] = unmatched(engine, keys)
     statuses = set()

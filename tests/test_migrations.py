@@ -60,7 +60,9 @@ def url(postgresql_url: str) -> str:
 
 #: The tables of the first schema, in its columns.
 FIRST = {
-    table: columns for table, columns in rows.TABLES.items() if not re.match("payment|checkout|signing|famil", table)
+    table: columns
+    for table, columns in rows.TABLES.items()
+    if not re.match("payment|checkout|signing|famil|letter", table)
 } | {"wallets": rows.WALLET.replace(", standing", "")}
 
 

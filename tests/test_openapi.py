@@ -7,11 +7,12 @@ import pytest
 
 from conftest import Pluct
 from pluct import errors
+from pluct.app import now_ms
 from pluct.web.access import Access
 from pluct.web.openapi import openapi
 from pluct.web.routes import table
 
-ROUTES = table(Access("token", ("secret",), None), None, None, 0)
+ROUTES = table(Access("token", ("secret",), None), None, None, 0, now_ms)
 DOCUMENT = openapi(ROUTES)
 
 

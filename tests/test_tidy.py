@@ -85,7 +85,8 @@ ROOMS = {
     ),
     "pluct.limits": Room({"pluct.errors"}, STANDARD | {"msgspec"}),
     "pluct.settings": Room(
-        {*CORE, "pluct.catalog", "pluct.identity_settings", "pluct.limits", "pluct.payment_settings"},
+        {*CORE, "pluct.catalog", "pluct.identity_settings", "pluct.limits", "pluct.payment_settings",
+            "pluct.webhook_settings"},
         STANDARD | {"msgspec"},
     ),
     "pluct.payment_settings": Room(
@@ -104,8 +105,23 @@ ROOMS = {
         {"pluct.gateways.calls.is_address", "pluct.identity", "pluct.issuers", "pluct.toml_tables"},
         STANDARD | {"msgspec"},
     ),
+    "pluct.outbox": Room({"pluct.model", "pluct.wallet"}, PURE | {"datetime", "msgspec"}),
+    "pluct.deliveries": Room(
+        {*CORE, "pluct.outbox", "pluct.stores.Store"}, STANDARD | {"msgspec", "standardwebhooks"}
+    ),
+    "pluct.webhook_sending": Room({"pluct.deliveries", "pluct.outbox"}, STANDARD | {"httpx"}),
+    "pluct.webhook_settings": Room(
+        {"pluct.gateways.calls.is_address", "pluct.outbox", "pluct.toml_tables"}, STANDARD | {"msgspec"}
+    ),
+    "pluct.cli_events": Room(
+        {
+            "pluct.app", "pluct.commands.text", "pluct.deliveries", "pluct.engine", "pluct.errors", "pluct.model",
+            "pluct.terminal", "pluct.web.events",
+        },
+        STANDARD | {"click", "rich"},
+    ),
     "pluct.stores": Room(
-        {*CORE, "pluct.commands", "pluct.ledger", "pluct.limits", "pluct.stores"},
+        {*CORE, "pluct.commands", "pluct.ledger", "pluct.limits", "pluct.outbox", "pluct.stores"},
         STANDARD | {"asyncpg", "sqlite3", "msgspec"},
     ),
     "pluct.engine": Room(
@@ -118,7 +134,7 @@ ROOMS = {
     "pluct.web": Room(
         {
             *CORE, "pluct.__version__", "pluct.cashier", "pluct.money", "pluct.commands.Once",
-            "pluct.commands.once", "pluct.commands.text",
+            "pluct.commands.once", "pluct.commands.text", "pluct.deliveries",
             "pluct.engine", "pluct.identity", "pluct.observe.Event", "pluct.statements", "pluct.web",
         },
         STANDARD | {"msgspec", "starlette"},
@@ -136,7 +152,9 @@ ROOMS = {
     ),
     "pluct.ledger_copy": Room({*CORE, "pluct.stores"}, STANDARD | {"msgspec"}),
     "pluct.workers": Room(CORE, STANDARD),
-    "pluct.app": Room({"pluct"}, STANDARD | {"httpx", "msgspec", "starlette", "uvicorn", "uvloop"}),
+    "pluct.app": Room(
+        {"pluct"}, STANDARD | {"httpx", "msgspec", "standardwebhooks", "starlette", "uvicorn", "uvloop"}
+    ),
     "pluct.cli": Room({"pluct"}, STANDARD | {"click", "msgspec", "rich"}),
     "pluct.cli_payments": Room(
         {

@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import resource
+import secrets
 import select
 import signal
 import socket
@@ -27,8 +28,9 @@ from pluct import ledger_copy
 from pluct.cashier import SWEEP_MAX as CHECKOUTS_MAX
 from pluct.cashier import Cashier
 from pluct.console.site import Console
+from pluct.deliveries import SEND_SECONDS_MAX, Deliverer
 from pluct.engine import SWEEP_MAX, Engine
-from pluct.errors import PluctError, SetupError
+from pluct.errors import PluctError, SetupError, Unavailable
 from pluct.gate.client import Origin
 from pluct.gate.protocol import GateProtocol
 from pluct.gate.proxy import Gate, GateSettings
@@ -39,6 +41,7 @@ from pluct.gateways.privacy import Privacy
 from pluct.identity import Identity
 from pluct.issuers import Issuer
 from pluct.observe import LogHandler, LogWriter, Observer, SharedCounts, write_lines
+from pluct.outbox import Outbox
 from pluct.settings import Settings
 from pluct.signing import KeyRing, Seal
 from pluct.stores import Store, open_store
@@ -77,7 +80,8 @@ def build_engine(settings: Settings, observer: Observer, *, serving: bool) -> En
     """The engine over the store the settings name. The store is still to be opened. Only servers use a replica."""
     next_id = uuid7_source()
     read_url = settings.read_database if serving else None
-    store = open_store(settings.database, now_ms, next_id, serving=serving, read_url=read_url)
+    outbox = Outbox(settings.webhooks.subscriptions, next_id) if settings.webhooks.subscriptions else None
+    store = open_store(settings.database, now_ms, next_id, serving=serving, read_url=read_url, outbox=outbox)
     seal = Seal(settings.key_secrets) if settings.signing == "EdDSA" else None
     shared = HS256Signer(settings.jwt_secret) if settings.jwt_secret else None
     ring = KeyRing(shared, seal, settings.catalog.ticket_seconds_max, now_ms)
@@ -114,6 +118,28 @@ async def migrate(settings: Settings) -> tuple[int, int]:
     migrated = await store.open()
     await store.close()
     return migrated
+
+
+@asynccontextmanager
+async def deliverer(settings: Settings, engine: Engine) -> AsyncIterator[Deliverer | None]:
+    """What delivers events, if the settings name anybody who is to be told of some."""
+    told = settings.webhooks
+    if not told.subscriptions:
+        yield None
+        return
+    import httpx
+    from standardwebhooks import Webhook
+
+    from pluct.webhook_sending import send
+
+    async with httpx.AsyncClient(trust_env=False, timeout=SEND_SECONDS_MAX) as client:
+        made = Deliverer(
+            engine.store, Outbox(told.subscriptions, uuid7_source()), [Webhook(secret) for secret in told.secrets],
+            partial(send, client), now_ms, secrets.token_hex(8), engine.observer.letters,
+        )  # fmt: skip
+        yield made
+        with suppress(Unavailable):  # then its turn ends by itself
+            await made.close()
 
 
 @asynccontextmanager
@@ -169,7 +195,9 @@ async def cashier(settings: Settings, engine: Engine) -> AsyncIterator[Cashier]:
             await made.close()
 
 
-def build(settings: Settings, engine: Engine, cashier: Cashier, identity: Identity) -> ASGIApp:
+def build(
+    settings: Settings, engine: Engine, cashier: Cashier, identity: Identity, deliverer: Deliverer | None = None
+) -> ASGIApp:
     """The site over an engine whose store is open; it sweeps while it runs."""
 
     @asynccontextmanager
@@ -178,6 +206,8 @@ def build(settings: Settings, engine: Engine, cashier: Cashier, identity: Identi
         if cashier.gateways:
             sweeps.append((cashier.sweep, CHECKOUTS_MAX, SWEEP_SECONDS))
             sweeps.append((cashier.catch_up, sys.maxsize, CATCH_UP_SECONDS))
+        if deliverer is not None:
+            sweeps.append((deliverer.sweep, 1, SWEEP_SECONDS))
         work = [*(_sweep(*each) for each in sweeps), _share(engine.observer), _follow(engine)]
         tasks = [asyncio.create_task(each) for each in work]
         gc.freeze()
@@ -193,7 +223,7 @@ def build(settings: Settings, engine: Engine, cashier: Cashier, identity: Identi
     access = Access(settings.user_auth, settings.webhook_secrets, identity)
     hops = settings.payments.proxy_hops
     console = Console(engine, cashier, now_ms, hops, secure=settings.env == "production").router()
-    return application(engine, access, lifespan, cashier, identity, hops, console)
+    return application(engine, access, lifespan, cashier, identity, hops, console, now_ms)
 
 
 async def _sweep(sweep: Callable[[], Awaitable[int]], most: int, seconds: float) -> None:
@@ -337,8 +367,11 @@ def _serve(settings: Settings, place: _Place) -> None:
         try:
             assert isinstance(engine.signer, KeyRing)
             await engine.signer.open(engine.store)
-            async with cashier(settings, engine) as cashing, identity(settings, engine) as identifying:
-                server.config.app = build(settings, engine, cashing, identifying)
+            async with (
+                cashier(settings, engine) as cashing, identity(settings, engine) as identifying,
+                deliverer(settings, engine) as delivering,
+            ):  # fmt: skip
+                server.config.app = build(settings, engine, cashing, identifying, delivering)
                 await server.serve([place.listener])
         finally:
             await engine.store.close()

@@ -19,6 +19,7 @@ from pluct import (
     __version__,
     app,
     cli_backup,
+    cli_events,
     cli_gate,
     cli_payments,
     cli_reconcile,
@@ -426,6 +427,7 @@ cli.add_command(cli_signing.signing_keys)
 cli.add_command(cli_gate.gate)
 cli.add_command(cli_statement.show_statement)
 cli.add_command(cli_users.users)
+cli.add_command(cli_events.events)
 
 # Means
 

@@ -77,6 +77,12 @@ class WalletNotFound(Refusal):
     code, status, title = "wallet_not_found", 404, "Wallet not found"
 
 
+class EventNotFound(Refusal):
+    """No event has this id."""
+
+    code, status, title = "event_not_found", 404, "Event not found"
+
+
 class PaymentNotFound(Refusal):
     """There is no such payment."""
 

@@ -81,6 +81,25 @@ class Family(msgspec.Struct, frozen=True):
     revoked_at: int | None
 
 
+LetterState = Literal["pending", "delivered", "dead"]
+
+
+class Letter(msgspec.Struct, frozen=True, gc=False):
+    """An event on its way to one address. A user's are delivered there in the order of `number`, then `id`."""
+
+    id: str
+    url: str
+    user_id: str  # "" if it is about nobody
+    number: int  # of the wallet's entry that it is about, or of the last one then
+    kind: str
+    content: str  # JSON
+    at: int
+    due_at: int
+    state: LetterState = "pending"
+    tries: int = 0
+    answer: str = ""  # what came of the last try
+
+
 class Session(msgspec.Struct, frozen=True):
     """Somebody signed in to the console. Only the hash of what their browser keeps is known."""
 

@@ -179,6 +179,7 @@ class Observer:
             counts.requests, counts.seconds, counts.verbs, counts.credits,
         )  # fmt: skip
         self._dropped_earlier = counts.dropped
+        self._letters: tuple[int, int, int | None] | None = None
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -201,6 +202,10 @@ class Observer:
         self._verbs[key] = self._verbs.get(key, 0) + 1
         if credits:
             self._credits[verb] = self._credits.get(verb, 0) + credits
+
+    def letters(self, counts: tuple[int, int, int | None]) -> None:
+        """How many events wait to be delivered, how many are dead, and since when (ms) the oldest waits."""
+        self._letters = counts
 
     def share(self) -> None:
         """Let the other workers see the counts, if there are any."""
@@ -239,6 +244,15 @@ class Observer:
         for verb, amount in counts.credits.items():
             credits.add_metric([verb], amount)
         yield credits
+        if self._letters is not None:
+            waiting, dead, since = self._letters
+            events = GaugeMetricFamily("pluct_events", "Events out that are not delivered.", labels=["state"])
+            events.add_metric(["pending"], waiting)
+            events.add_metric(["dead"], dead)
+            yield events
+            oldest = GaugeMetricFamily("pluct_events_oldest_timestamp_seconds", "When the oldest waiting event came.")
+            oldest.add_metric([], 0 if since is None else since / 1000)
+            yield oldest
         dropped = GaugeMetricFamily("pluct_log_lines_dropped", "Log lines nobody took.")
         dropped.add_metric([], counts.dropped)
         yield dropped

@@ -11,12 +11,13 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from pluct import identity_settings, payment_settings
+from pluct import identity_settings, payment_settings, webhook_settings
 from pluct.catalog import Action, Catalog
 from pluct.errors import InvalidRequest, SetupError
 from pluct.identity_settings import IdentitySettings
 from pluct.limits import Rate, Rates, rate
 from pluct.payment_settings import PaymentSettings
+from pluct.webhook_settings import WebhookSettings
 
 DEVELOPMENT_SECRETS = {
     "WEBHOOK_SECRET": "local-dev-webhook-secret-never-use-in-prod-67890",
@@ -60,6 +61,7 @@ class Settings(msgspec.Struct, frozen=True):
     key_secrets: tuple[str, ...] = ()  # what EdDSA keys are kept under
     rates: Rates = Rates()
     identity: IdentitySettings = IdentitySettings()
+    webhooks: WebhookSettings = WebhookSettings()
 
     def __repr__(self) -> str:
         return f"Settings(env={self.env!r}, database={shown(self.database)!r}, user_auth={self.user_auth!r})"
@@ -82,7 +84,7 @@ def load(environ: Mapping[str, str], cwd: Path) -> Settings:
     document = _read(file, problems)
     actions = _actions(document.pop("actions", {}), file, problems)
     rates = _rates(document.pop("limits", {}), file, problems)
-    identity = document.pop("identity", {})
+    identity, told = document.pop("identity", {}), document.pop("webhooks", [])
     money = payment_settings.take(document)
     values, where, stated = _values(document, environ, file, problems)
 
@@ -121,6 +123,7 @@ def load(environ: Mapping[str, str], cwd: Path) -> Settings:
         Catalog({"default": Action()} | actions), _replica(values.get("DATABASE_READ_URL"), ledger, problems),
         payments, signing, key_secrets, rates,
         identity_settings.load(identity, user_auth, production, file, problems),
+        webhook_settings.load(told, environ, production, file, problems),
     )  # fmt: skip
     if problems:
         raise SetupError("The engine cannot start:\n" + "\n".join("- " + problem for problem in problems))

@@ -21,6 +21,7 @@ from pluct.model import (
     Claim,
     Entry,
     EntryKind,
+    Letter,
     Lot,
     Payment,
     PaymentEvent,
@@ -51,6 +52,7 @@ class View:
         self.changed_checkouts: dict[str, Checkout] = {}  #: new ones too
         self.events: list[PaymentEvent] = []  #: new ones, in order
         self.probed_at: int | None = None
+        self.letters: list[Letter] = []  #: what others are to be told of all this
 
     @property
     def changed(self) -> bool:

@@ -19,6 +19,8 @@ from pluct.model import (
     Checkout,
     Entry,
     Family,
+    Letter,
+    LetterState,
     Outcome,
     Payment,
     PaymentEvent,
@@ -28,6 +30,7 @@ from pluct.model import (
     Ticket,
     Wallet,
 )
+from pluct.outbox import Outbox
 
 
 class Violation(msgspec.Struct, frozen=True):
@@ -195,6 +198,42 @@ class Store(Reads, Protocol):
         """End this family, or all of this user's, for good; how many had not ended yet."""
         ...
 
+    async def letters_due(self, now: int, limit: int) -> list[Letter]:
+        """Letters to be delivered now: of each user's at one address only the first that was not."""
+        ...
+
+    async def letters(self, state: LetterState | None, limit: int, cursor: str | None) -> list[Letter]:
+        """Letters, newest first, from the one named by `cursor` on."""
+        ...
+
+    async def add_letters(self, letters: Sequence[Letter]) -> None:
+        """Keep letters, except those that are there already."""
+        ...
+
+    async def tried(self, letter: Letter) -> None:
+        """Keep what came of a try."""
+        ...
+
+    async def replay_letter(self, letter_id: str, now: int) -> Letter | None:
+        """Let a letter that was delivered, or is dead, be delivered again; None if there is none."""
+        ...
+
+    async def letter_counts(self) -> tuple[int, int, int | None]:
+        """How many letters wait, how many are dead, and since when (ms) the oldest waits."""
+        ...
+
+    async def sweep_letters(self, delivered_before: int, dead_before: int, limit: int) -> None:
+        """Delete letters that were delivered, or died, before then."""
+        ...
+
+    async def take_turn(self, name: str, holder: str, now: int, until: int) -> bool:
+        """Have this done by this holder alone until then, if nobody else has it now."""
+        ...
+
+    async def expiring(self, now: int, until: int, after: tuple[int, str], limit: int) -> list[Wallet]:
+        """Wallets with credits that expire in that time, by when and whose, after that one."""
+        ...
+
     async def session(self, hash: bytes) -> Session | None:
         """The console's session with this hash."""
         ...
@@ -238,17 +277,19 @@ class Store(Reads, Protocol):
 
 def open_store(
     place: Path | str, clock: Callable[[], int], next_id: Callable[[], str], *, serving: bool, batch_max: int = 256,
-    read_url: str | None = None,
+    read_url: str | None = None, outbox: Outbox | None = None,
 ) -> Store:  # fmt: skip
     """The store in this SQLite file, or at this PostgreSQL address. A driver is loaded only when it is used.
 
     `serving` claims a file for this process: a second server is refused. A database has as many as one likes, and may
-    have a replica at `read_url`.
+    have a replica at `read_url`. `outbox` makes the letters that are written with what they tell of.
     """
     if isinstance(place, str):
         from pluct.stores.postgresql import PostgresqlStore
 
-        return PostgresqlStore(place, clock, next_id, serving=serving, batch_max=batch_max, read_url=read_url)
+        return PostgresqlStore(
+            place, clock, next_id, serving=serving, batch_max=batch_max, read_url=read_url, outbox=outbox
+        )
     from pluct.stores.sqlite import SqliteStore
 
-    return SqliteStore(place, clock, next_id, serving=serving, batch_max=batch_max)
+    return SqliteStore(place, clock, next_id, serving=serving, batch_max=batch_max, outbox=outbox)

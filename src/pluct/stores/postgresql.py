@@ -13,9 +13,7 @@ No rule is in SQL. What keeps processes apart:
 Only a connection lost during COMMIT leaves an outcome unknown; lost before, nothing was recorded.
 """
 
-import asyncio
-import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
@@ -28,11 +26,22 @@ from pluct.commands import Command, Expire
 from pluct.errors import OutcomeUnknown, Refusal, SetupError, Unavailable
 from pluct.limits import Turns
 from pluct.model import ApiKey, Entry, Outcome, SigningKey, Ticket, Wallet
+from pluct.outbox import Outbox
 from pluct.stores import Reads, Violation, postgresql_batch, postgresql_check, postgresql_contents, rows, schema
-from pluct.stores.batching import WAIT_SECONDS_MAX, Batcher
+from pluct.stores.batching import Batcher
 from pluct.stores.console_rows import ConsoleRows
 from pluct.stores.identity_rows import IdentityRows
+from pluct.stores.outbox_rows import OutboxRows
 from pluct.stores.payment_reads import PaymentReads
+from pluct.stores.postgresql_connections import (
+    GUEST,
+    STATEMENT_SECONDS_MAX,
+    Connections,
+    LostRace,
+    alone,
+    connect,
+    hosts_of,
+)
 from pluct.stores.postgresql_contents import SERVER, PostgresqlContents
 from pluct.stores.postgresql_turns import SharedTurns
 from pluct.stores.replica import ReplicaReads
@@ -40,12 +49,6 @@ from pluct.stores.replica import ReplicaReads
 #: Batches in flight per process: while one waits for its commit, another is decided.
 LANES = 2
 READERS = 4
-CONNECT_SECONDS_MAX = 3.0
-STATEMENT_SECONDS_MAX = 5.0  # more than a lock is waited for: see _BEGIN
-#: For a migration or a check, which may have much to read.
-WORK_SECONDS_MAX = 86_400.0
-#: How sessions call themselves that are no server's.
-GUEST = "pluct"
 #: How often a batch that lost a race for a new row is decided again.
 ATTEMPTS_MAX = 5
 
@@ -65,6 +68,8 @@ _NEEDED = {
             "sessions",
             "turns",
             "families",
+            "letters",
+            "turns_taken",
         ),
         "SELECT, INSERT, UPDATE",
     ),
@@ -82,25 +87,16 @@ WITH RECURSIVE walk AS (
 SELECT {rows.ENTRY} FROM walk ORDER BY step
 """
 
-#: Classes of SQLSTATE that are the environment's and not the commands': connection, resources, operator, system.
-_ENVIRONMENT = ("08", "28", "3D", "53", "57", "58", "XX")
-#: And single states: permission, read-only (a standby), a lock not had in time.
-_ENVIRONMENT_STATES = frozenset({"42501", "25006", "55P03", "42P01"})
 _RACES = frozenset({"40001", "40P01"})
 #: Where a row that is there already is another process's, and can be seen now.
 _RACED_FOR = frozenset({"wallets", "claims", "payments", "checkouts"})
-#: A statement that was prepared is not there, or one that was not is: another session answers than was asked.
-_POOLER = frozenset({"26000", "42P05"})
-#: What the driver raises. Internal errors are among them: a connection that was told to end, but has not ended yet,
-#: gives one, and so does a list of hosts of which none is a primary.
-_DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 
 
 class PostgresqlReads:
     """What can be read of one database, be it the primary or a replica."""
 
     def __init__(self, url: str, name: str) -> None:
-        self._readers = _Connections(partial(_connect, _hosts(url), name), READERS)
+        self._readers = Connections(partial(connect, hosts_of(url), name), READERS)
 
     async def wallet(self, user_id: str) -> Wallet | None:
         """See `Store.wallet`."""
@@ -134,7 +130,7 @@ class PostgresqlReads:
             return await connection.fetch(sql, *values)
 
 
-class PostgresqlStore(PostgresqlReads, PaymentReads, IdentityRows, ConsoleRows):
+class PostgresqlStore(PostgresqlReads, PaymentReads, IdentityRows, OutboxRows, ConsoleRows):
     """The `Store` over one database. Made and used inside a running event loop."""
 
     def __init__(
@@ -147,16 +143,18 @@ class PostgresqlStore(PostgresqlReads, PaymentReads, IdentityRows, ConsoleRows):
         serving: bool = False,
         lanes: int = LANES,
         batch_max: int = 256,
+        outbox: Outbox | None = None,
     ) -> None:
         self._url = url
         self._clock = clock
         self._next_id = next_id
         self._serving = serving
+        self._outbox = outbox
         self._batch_max = batch_max
         self._lane_count = lanes
         name = SERVER if serving else GUEST
         super().__init__(url, name)
-        self._lanes = _Connections(partial(_connect, _hosts(url), name), lanes)
+        self._lanes = Connections(partial(connect, hosts_of(url), name), lanes)
         self._shared_turns = SharedTurns(self._readers.one)
         self.turns: Turns = self._shared_turns
         self._replica = None if read_url is None else PostgresqlReads(read_url, name)
@@ -197,7 +195,7 @@ class PostgresqlStore(PostgresqlReads, PaymentReads, IdentityRows, ConsoleRows):
             try:
                 async with self._lanes.one() as connection:
                     return await self._attempt(connection, commands)
-            except _LostRace:
+            except LostRace:
                 continue
         raise Unavailable("The ledger is busy with the same keys in other processes; try again shortly.")
 
@@ -219,18 +217,20 @@ class PostgresqlStore(PostgresqlReads, PaymentReads, IdentityRows, ConsoleRows):
             self._lanes.begun.discard(connection)
             view = await postgresql_batch.fetch(connection, self._next_id, commands)
             known = postgresql_batch.Known(view)
-            now = self._clock()
+            now, before = self._clock(), view.payments.copy()
             outcomes = [ledger.decide(view, command, now) for command in commands]
             if not view.changed:
                 await connection.execute("ROLLBACK")
                 return outcomes
+            if self._outbox is not None:
+                view.letters = self._outbox.letters(view, before, now)
             await postgresql_batch.record(connection, view, known)
         except asyncpg.PostgresError as error:
             if error.sqlstate in _RACES or (
                 isinstance(error, asyncpg.UniqueViolationError) and error.table_name in _RACED_FOR
             ):
                 await connection.execute("ROLLBACK")
-                raise _LostRace from error
+                raise LostRace from error
             raise
         try:
             if self._batcher.waiting and not self._lanes.begun:
@@ -310,6 +310,8 @@ class PostgresqlStore(PostgresqlReads, PaymentReads, IdentityRows, ConsoleRows):
         async with alone(self._url) as connection:
             yield await postgresql_contents.held(connection)
 
+    _sweep_letters = "SELECT sweep_letters($1, $2, $3)"
+
     async def _rows(self, sql: str, *values: object) -> list[Any]:
         return await self._all(sql, *values)
 
@@ -386,114 +388,3 @@ async def _insist(connection: "Connection[Any]", needed: dict[str, str]) -> None
             f"This role may not use the ledger's tables: it lacks {', '.join(row[0] for row in lacking)}. "
             'Grant it what docs/operations.md lists under "Roles", as the role that owns the tables.'
         )
-
-
-class _LostRace(Exception):
-    """Another process inserted a row first; it can be seen now."""
-
-
-class _Connections:
-    """At most so many connections at once, made when they are needed and kept. asyncpg's own pool costs more."""
-
-    def __init__(self, connect: Callable[[], Awaitable["Connection[Any]"]], most: int) -> None:
-        self._connect = connect
-        self._free: list[Connection[Any]] = []
-        #: Those in a transaction that nothing was asked of yet. They are the first to be used.
-        self.begun: set[Connection[Any]] = set()
-        self._turn = asyncio.Semaphore(most)
-
-    @asynccontextmanager
-    async def one(self) -> AsyncIterator["Connection[Any]"]:
-        """A connection of one's own; after an error it is cut, which undoes what it had not committed."""
-        try:
-            async with asyncio.timeout(WAIT_SECONDS_MAX):
-                await self._turn.acquire()
-        except TimeoutError:
-            raise Unavailable("The database is busy; this request waited too long. Try again shortly.") from None
-        try:
-            connection = await self._connected()
-            sound = False
-            try:
-                yield connection
-                sound = True
-            except _LostRace:
-                sound = True
-                raise
-            except _DRIVER_ERRORS as error:
-                raise _translated(error) from error
-            finally:
-                if sound and not connection.is_closed():
-                    self._free.insert(len(self._free) if connection in self.begun else 0, connection)
-                else:
-                    self.begun.discard(connection)
-                    connection.terminate()
-        finally:
-            self._turn.release()
-
-    async def _connected(self) -> "Connection[Any]":
-        while self._free:
-            connection = self._free.pop()
-            if not connection.is_closed():
-                return connection
-            self.begun.discard(connection)
-        return await self._connect()
-
-    def close(self) -> None:
-        """Hang up: nothing is going on, and the server may not be there to take leave of."""
-        while self._free:
-            self._free.pop().terminate()
-
-
-@asynccontextmanager
-async def alone(url: str) -> AsyncIterator["Connection[Any]"]:
-    """A connection for one long piece of work, such as a check. Whatever breaks it off undoes what is not committed."""
-    connection = await _connect(_hosts(url), GUEST, WORK_SECONDS_MAX)
-    try:
-        yield connection
-        await connection.close()
-    except _DRIVER_ERRORS as error:
-        raise _translated(error) from error
-    finally:
-        connection.terminate()
-
-
-async def _connect(hosts: list[str], name: str, seconds_max: float | None = None) -> "Connection[Any]":
-    """A connection to the first host that gives one, and next time it is the first to be asked.
-
-    Each has a time of its own, which the driver does not give: a host that lost its power says nothing at all.
-    """
-    failure: Exception | None = None
-    for host in list(hosts):
-        try:
-            connection = await asyncpg.connect(
-                host, timeout=CONNECT_SECONDS_MAX, command_timeout=seconds_max or STATEMENT_SECONDS_MAX,
-                server_settings={"application_name": name},
-            )  # fmt: skip
-        except _DRIVER_ERRORS as error:
-            failure = error
-        else:
-            hosts.sort(key=host.__ne__)
-            return connection
-    assert failure is not None, "there is always a host"
-    raise _translated(failure) from failure
-
-
-def _hosts(url: str) -> list[str]:
-    """An address for each host that the address lists."""
-    found = re.fullmatch(r"(\w+://(?:[^/?]*@)?)([^/?]*)(.*)", url, flags=re.S)
-    if found is None or "prefer-standby" in found[3]:  # which is a choice among all of them
-        return [url]
-    return [found[1] + host + found[3] for host in found[2].split(",")]
-
-
-def _translated(error: Exception) -> Exception:
-    """The environment's errors as `Unavailable`; an error of ours stays what it is."""
-    state = getattr(error, "sqlstate", None)
-    if state in _POOLER:
-        return Unavailable(
-            "A connection pooler stands before the database and loses prepared statements: let it pool sessions, "
-            "or use pgbouncer 1.21 or newer with max_prepared_statements (docs/operations.md)."
-        )
-    if state is None or state[:2] in _ENVIRONMENT or state in _ENVIRONMENT_STATES:
-        return Unavailable(f"The database cannot be used now ({str(error) or 'no answer in time'}); try again shortly.")
-    return error

@@ -55,6 +55,7 @@ _PARTS = {
     "tickets": _change("tickets", "ticket_row", "id, state, redeemed_at, captured, returned, due_at", "id"),
     "entries": _add("entries", "entry_row", rows.ENTRY),
     "events": _add("payment_events", "event_row", rows.EVENT),
+    "letters": _add("letters", "letter_row", rows.LETTER),
     "probe": "INSERT INTO probe VALUES (1, ${}) ON CONFLICT (id) DO UPDATE SET at = excluded.at",
 }
 
@@ -152,6 +153,7 @@ async def record(connection: "Connection[Any]", view: View, known: Known) -> Non
         "tickets": [rows.ticket_row(ticket) for ticket in view.changed_tickets.values()],
         "entries": [rows.entry_row(entry) for entry in view.entries],
         "events": [rows.event_row(event) for event in view.events],
+        "letters": [rows.letter_row(letter) for letter in view.letters],
         "probe": view.probed_at,
     }
     written = [name for name in _PARTS if changes.get(name)]

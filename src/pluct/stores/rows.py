@@ -12,6 +12,7 @@ from pluct.model import (
     Claim,
     Entry,
     Family,
+    Letter,
     Lot,
     Payment,
     PaymentEvent,
@@ -36,6 +37,7 @@ PAYMENT = ", ".join(Payment.__struct_fields__)
 CHECKOUT = ", ".join(Checkout.__struct_fields__)
 EVENT = ", ".join(PaymentEvent.__struct_fields__)
 SIGNING_KEY = ", ".join(SigningKey.__struct_fields__)
+LETTER = ", ".join(Letter.__struct_fields__)
 FAMILY = ", ".join(Family.__struct_fields__)
 
 #: The ledger's tables with their columns. The first column is the key.
@@ -43,6 +45,7 @@ TABLES = {
     "wallets": WALLET, "entries": ENTRY, "tickets": TICKET, "claims": CLAIM, "api_keys": API_KEY, "checkouts": CHECKOUT,
     "payments": PAYMENT, "payment_events": EVENT, "signing_keys": SIGNING_KEY,
     "families": FAMILY,
+    "letters": LETTER,
 }  # fmt: skip
 
 _encode = msgspec.json.Encoder().encode
@@ -57,6 +60,11 @@ _outcome: Callable[[str], Any] = msgspec.json.Decoder(Claim.__annotations__["out
 def key(table: str) -> str:
     """The column that tells a table's rows apart."""
     return TABLES[table].partition(",")[0]
+
+
+def letter_row(letter: Letter) -> tuple[Any, ...]:
+    """A letter's row."""
+    return astuple(letter)
 
 
 def wallet(row: Any) -> Wallet:

@@ -26,10 +26,12 @@ from pluct.commands import Command, Expire
 from pluct.errors import OutcomeUnknown, Refusal, SetupError, Unavailable
 from pluct.limits import LocalTurns, Turns
 from pluct.model import ApiKey, Entry, Outcome, SigningKey, Ticket, Wallet
+from pluct.outbox import Outbox
 from pluct.stores import Reads, Violation, rows, schema, sqlite_batch, sqlite_check
 from pluct.stores.batching import Batcher
 from pluct.stores.console_rows import ConsoleRows
 from pluct.stores.identity_rows import IdentityRows
+from pluct.stores.outbox_rows import OutboxRows
 from pluct.stores.payment_reads import PaymentReads
 from pluct.stores.sqlite_contents import SqliteContents
 
@@ -69,16 +71,18 @@ SELECT {rows.ENTRY} FROM walk
 _CHECKPOINT = "PRAGMA wal_checkpoint(PASSIVE)"  # waits for nobody
 
 
-class SqliteStore(PaymentReads, IdentityRows, ConsoleRows):
+class SqliteStore(PaymentReads, IdentityRows, OutboxRows, ConsoleRows):
     """The `Store` over one file. Made and used inside a running event loop."""
 
     def __init__(
-        self, path: Path, clock: Callable[[], int], next_id: Callable[[], str], *, serving: bool, batch_max: int = 256
-    ) -> None:
+        self, path: Path, clock: Callable[[], int], next_id: Callable[[], str], *, serving: bool, batch_max: int = 256,
+        outbox: Outbox | None = None,
+    ) -> None:  # fmt: skip
         self.path = Path(os.path.realpath(path))  # a link to the file is the file
         self._clock = clock
         self._next_id = next_id
         self._serving = serving
+        self._outbox = outbox
         self._batch_max = batch_max
         self._lock: IO[str] | None = None
         self._thread = _Worker("pluct-commit")
@@ -152,11 +156,13 @@ class SqliteStore(PaymentReads, IdentityRows, ConsoleRows):
         connection = await self._begin()
         try:
             view = sqlite_batch.fetch(connection, self._next_id, commands)
-            now = self._clock()
+            now, before = self._clock(), view.payments.copy()
             outcomes = [ledger.decide(view, command, now) for command in commands]
             if not view.changed:
                 connection.execute("ROLLBACK")
                 return outcomes
+            if self._outbox is not None:
+                view.letters = self._outbox.letters(view, before, now)
             sqlite_batch.record(connection, view)
         except sqlite3.Error as error:
             self._roll_back()
@@ -323,6 +329,11 @@ class SqliteStore(PaymentReads, IdentityRows, ConsoleRows):
             connection.close()
 
     filled = held
+
+    _sweep_letters = (
+        "DELETE FROM letters WHERE id IN (SELECT id FROM letters WHERE (state = 'delivered' AND due_at < $1)"
+        " OR (state = 'dead' AND due_at < $2) LIMIT $3)"
+    )
 
     async def _rows(self, sql: str, *values: object) -> list[Any]:
         return self._all(sql.replace("$", "?"), *values)

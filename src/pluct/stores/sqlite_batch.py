@@ -40,6 +40,7 @@ def _put(table: str, columns: str) -> str:
 
 _PUT_PAYMENT = _put("payments", rows.PAYMENT)
 _PUT_CHECKOUT = _put("checkouts", rows.CHECKOUT)
+_ADD_LETTER = f"INSERT INTO letters ({rows.LETTER}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _ADD_EVENT = f"INSERT INTO payment_events ({rows.EVENT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
@@ -125,5 +126,7 @@ def record(connection: sqlite3.Connection, view: View) -> None:
         executemany(_PUT_CHECKOUT, [rows.checkout_row(checkout) for checkout in view.changed_checkouts.values()])
     if view.events:
         executemany(_ADD_EVENT, [rows.event_row(event) for event in view.events])
+    if view.letters:
+        executemany(_ADD_LETTER, [rows.letter_row(letter) for letter in view.letters])
     if view.probed_at is not None:
         connection.execute("INSERT OR REPLACE INTO probe VALUES (1, ?)", (view.probed_at,))

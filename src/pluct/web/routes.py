@@ -12,7 +12,7 @@ from pluct.cashier import Cashier
 from pluct.engine import Engine
 from pluct.errors import MethodNotAllowed
 from pluct.identity import Identity
-from pluct.web import backend, docs, hooks, payments, seed, statements, users, v1
+from pluct.web import backend, docs, events, hooks, payments, seed, statements, users, v1
 from pluct.web.access import Access
 from pluct.web.endpoint import Answer, Call, Endpoint, Route
 from pluct.web.openapi import openapi
@@ -21,7 +21,9 @@ from pluct.web.problems import problem
 Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
 
 
-def table(access: Access, cashier: Cashier, identity: Identity, proxy_hops: int) -> list[Route]:
+def table(
+    access: Access, cashier: Cashier, identity: Identity, proxy_hops: int, clock: Callable[[], int]
+) -> list[Route]:
     """Every route: method, path, handler, who may, how it refuses, then what it answers, takes as body and as query."""
     user, own, key = access.user, access.own, access.key
     balance, ticket = "/v1/credits/balance", "/v1/tickets/{id}"
@@ -71,6 +73,10 @@ def table(access: Access, cashier: Cashier, identity: Identity, proxy_hops: int)
             "POST", payment + "/write-off", money.write_off, operator, problem, payments.PaymentAnswer,
             payments.WriteOffBody,
         ),
+        Route(
+            "GET", "/v1/events", events.events, operator, problem, events.SentEventsAnswer, None, events.EventsQuery,
+        ),
+        Route("POST", "/v1/events/{id}/replay", events.replaying(clock), operator, problem, events.SentEventAnswer),
         Route("POST", "/v1/users", who.register, None, problem, users.PairAnswer, status=201),
         Route("POST", "/v1/users/token", who.refresh, None, problem, users.PairAnswer, users.RefreshBody),
         Route("POST", user_path + "/token", who.token, key("service"), problem, users.TokenAnswer),
@@ -85,13 +91,13 @@ def table(access: Access, cashier: Cashier, identity: Identity, proxy_hops: int)
 
 def application(
     engine: Engine, access: Access, lifespan: Lifespan, cashier: Cashier, identity: Identity, proxy_hops: int,
-    console: ASGIApp,
+    console: ASGIApp, clock: Callable[[], int],
 ) -> ASGIApp:  # fmt: skip
     """The whole site, the console beside the routes.
 
     Fixed addresses are looked up; those with an id in them go through Starlette's router.
     """
-    routes = table(access, cashier, identity, proxy_hops) + hooks.routes(cashier, proxy_hops)
+    routes = table(access, cashier, identity, proxy_hops, clock) + hooks.routes(cashier, proxy_hops)
     routes += docs.routes(openapi(routes))
     by_path: dict[str, list[Route]] = {}
     for route in routes:

@@ -1,0 +1,68 @@
+"""`pluct events`: what was told to whom, and telling it again."""
+
+from typing import get_args
+
+import click
+from rich.table import Column, Table
+
+from pluct import app, deliveries
+from pluct.commands import text
+from pluct.engine import PAGE_MAX, Engine
+from pluct.errors import InvalidRequest
+from pluct.model import LetterState
+from pluct.terminal import as_json_option, example, out, plain, print_json, print_table, with_engine
+from pluct.web.events import shown
+
+
+@click.group(short_help="List and replay the events that others are told of.", epilog="Next: pluct events list --help")
+def events() -> None:
+    """The events that [[webhooks]] are told of: written with their cause, delivered by the servers."""
+
+
+@events.command("list", epilog=example("pluct events list", "pluct events list --state dead --json"))
+@click.option("--state", type=click.Choice(get_args(LetterState)), help="Only those.")
+@click.option("--limit", type=click.IntRange(1, PAGE_MAX), default=50, show_default=True, help="How many.")
+@as_json_option
+def list_events(state: LetterState | None, limit: int, as_json: bool) -> None:
+    """Events and what became of them, newest first."""
+    found, following = with_engine(lambda engine: deliveries.page(engine.store, state, limit, None))
+    if as_json:
+        print_json({"events": [shown(letter) for letter in found], "nextCursor": following})
+        return
+    table = Table(
+        Column("id", no_wrap=True), "at (UTC)", "event", "user", "state", "tries", "what came of it", box=None
+    )
+    for letter in found:
+        said = shown(letter)
+        table.add_row(
+            letter.id, said.at[:19].replace("T", " "), letter.kind, plain(letter.user_id or "–"), letter.state,
+            str(letter.tries), plain(letter.answer or "–"),
+        )  # fmt: skip
+    print_table(table, "There are no such events.")
+
+
+@events.command(epilog=example("pluct events replay 0199…", "pluct events replay --dead"))
+@click.argument("event_id", metavar="ID", required=False)
+@click.option("--dead", is_flag=True, help="All that are dead.")
+@as_json_option
+def replay(event_id: str | None, dead: bool, as_json: bool) -> None:
+    """Deliver an event again, or all that are dead. A running server does it, within seconds."""
+    if (event_id is None) == (not dead):
+        raise InvalidRequest("Name one event, or say --dead for all that are dead.")
+
+    async def again(engine: Engine) -> int:
+        if event_id is not None:
+            await deliveries.replay(engine.store, text(event_id, "ID"), app.now_ms())
+            return 1
+        count = 0
+        while found := (await deliveries.page(engine.store, "dead", PAGE_MAX, None))[0]:
+            for letter in found:
+                await deliveries.replay(engine.store, letter.id, app.now_ms())
+            count += len(found)
+        return count
+
+    count = with_engine(again)
+    if as_json:
+        print_json({"ok": True, "replayed": count})
+    else:
+        out.print(f"{count} to be delivered again.")
