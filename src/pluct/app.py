@@ -25,6 +25,7 @@ import uvloop
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pluct import ledger_copy
+from pluct.analytics import Analytics, Ledgerwatch
 from pluct.cashier import SWEEP_MAX as CHECKOUTS_MAX
 from pluct.cashier import Cashier
 from pluct.console.site import Console
@@ -59,6 +60,7 @@ log = logging.getLogger("pluct")
 SWEEP_SECONDS = 1.0
 SWEEPS_MAX = 20  # in a row, when much is due at once
 SHARE_SECONDS = 1.0
+FLUSH_SECONDS = 5.0  # of sums, as analytics show them
 FOLLOW_SECONDS = 1.0  # what was changed about signing keys is known everywhere that soon
 CATCH_UP_SECONDS = 600.0
 GATEWAY_CONNECTIONS_MAX = 100
@@ -81,13 +83,16 @@ def build_engine(settings: Settings, observer: Observer, *, serving: bool) -> En
     next_id = uuid7_source()
     read_url = settings.read_database if serving else None
     outbox = Outbox(settings.webhooks.subscriptions, next_id) if settings.webhooks.subscriptions else None
-    store = open_store(settings.database, now_ms, next_id, serving=serving, read_url=read_url, outbox=outbox)
+    watch = Ledgerwatch()
+    store = open_store(
+        settings.database, now_ms, next_id, serving=serving, read_url=read_url, outbox=outbox, watch=watch.committed
+    )  # fmt: skip
     seal = Seal(settings.key_secrets) if settings.signing == "EdDSA" else None
     shared = HS256Signer(settings.jwt_secret) if settings.jwt_secret else None
     ring = KeyRing(shared, seal, settings.catalog.ticket_seconds_max, now_ms)
     return Engine(
         store, ring, settings.catalog, observer, now_ms, next_id,
-        settings.returned_grace_seconds, settings.rates,
+        settings.returned_grace_seconds, settings.rates, watch,
     )  # fmt: skip
 
 
@@ -118,6 +123,17 @@ async def migrate(settings: Settings) -> tuple[int, int]:
     migrated = await store.open()
     await store.close()
     return migrated
+
+
+@asynccontextmanager
+async def analytics(engine: Engine) -> AsyncIterator[Analytics]:
+    """The sums of what this process does; the last are written at the end."""
+    made = Analytics(engine.store, engine.observer, engine.watch, now_ms, secrets.token_hex(8))
+    try:
+        yield made
+    finally:
+        with suppress(Unavailable):  # then a few seconds of sums are lost, and nothing else
+            await made.flush()
 
 
 @asynccontextmanager
@@ -196,8 +212,9 @@ async def cashier(settings: Settings, engine: Engine) -> AsyncIterator[Cashier]:
 
 
 def build(
-    settings: Settings, engine: Engine, cashier: Cashier, identity: Identity, deliverer: Deliverer | None = None
-) -> ASGIApp:
+    settings: Settings, engine: Engine, cashier: Cashier, identity: Identity, sums: Analytics,
+    deliverer: Deliverer | None,
+) -> ASGIApp:  # fmt: skip
     """The site over an engine whose store is open; it sweeps while it runs."""
 
     @asynccontextmanager
@@ -206,6 +223,7 @@ def build(
         if cashier.gateways:
             sweeps.append((cashier.sweep, CHECKOUTS_MAX, SWEEP_SECONDS))
             sweeps.append((cashier.catch_up, sys.maxsize, CATCH_UP_SECONDS))
+        sweeps.append((sums.flush, 1, FLUSH_SECONDS))
         if deliverer is not None:
             sweeps.append((deliverer.sweep, 1, SWEEP_SECONDS))
         work = [*(_sweep(*each) for each in sweeps), _share(engine.observer), _follow(engine)]
@@ -369,9 +387,9 @@ def _serve(settings: Settings, place: _Place) -> None:
             await engine.signer.open(engine.store)
             async with (
                 cashier(settings, engine) as cashing, identity(settings, engine) as identifying,
-                deliverer(settings, engine) as delivering,
+                deliverer(settings, engine) as delivering, analytics(engine) as sums,
             ):  # fmt: skip
-                server.config.app = build(settings, engine, cashing, identifying, delivering)
+                server.config.app = build(settings, engine, cashing, identifying, sums, delivering)
                 await server.serve([place.listener])
         finally:
             await engine.store.close()

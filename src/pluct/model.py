@@ -100,6 +100,15 @@ class Letter(msgspec.Struct, frozen=True, gc=False):
     answer: str = ""  # what came of the last try
 
 
+class Sums(msgspec.Struct, frozen=True, gc=False):
+    """What one process counted in one minute or hour that begins `at`."""
+
+    step: str
+    at: int
+    process: str
+    tally: str  # JSON
+
+
 class Session(msgspec.Struct, frozen=True):
     """Somebody signed in to the console. Only the hash of what their browser keeps is known."""
 

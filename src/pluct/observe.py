@@ -207,6 +207,10 @@ class Observer:
         """How many events wait to be delivered, how many are dead, and since when (ms) the oldest waits."""
         self._letters = counts
 
+    def counted(self) -> tuple[dict[tuple[str, int], int], dict[str, list[float]]]:
+        """What this process has counted: requests by route and status, latencies by route. Copies."""
+        return self._requests.copy(), {route: counts.copy() for route, counts in self._seconds.items()}
+
     def share(self) -> None:
         """Let the other workers see the counts, if there are any."""
         if self._log is not None:

@@ -47,7 +47,8 @@ def with_engine(work: Callable[[Engine], Awaitable[T]]) -> T:
     async def run() -> T:
         await engine.store.open()
         try:
-            return await work(engine)
+            async with app.analytics(engine):
+                return await work(engine)
         finally:
             await engine.store.close()
 

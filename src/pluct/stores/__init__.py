@@ -4,7 +4,7 @@ A store takes commands, runs the rules over them batch by batch, and answers onl
 thing that knows a database; nothing above it speaks SQL.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,10 +27,15 @@ from pluct.model import (
     PaymentState,
     Session,
     SigningKey,
+    Sums,
     Ticket,
     Wallet,
 )
 from pluct.outbox import Outbox
+from pluct.wallet import View
+
+#: See `open_store`.
+Watch = Callable[[View, Mapping[str, Payment]], None]
 
 
 class Violation(msgspec.Struct, frozen=True):
@@ -234,6 +239,18 @@ class Store(Reads, Protocol):
         """Wallets with credits that expire in that time, by when and whose, after that one."""
         ...
 
+    async def put_sums(self, sums: Sequence[Sums]) -> None:
+        """Keep what a process has counted, in place of what it had before."""
+        ...
+
+    async def sums(self, step: str, since: int, until: int) -> list[Sums]:
+        """What all processes have counted in minutes or hours that begin in that time."""
+        ...
+
+    async def sweep_sums(self, minutes_before: int, hours_before: int) -> None:
+        """Delete what is older."""
+        ...
+
     async def session(self, hash: bytes) -> Session | None:
         """The console's session with this hash."""
         ...
@@ -277,19 +294,21 @@ class Store(Reads, Protocol):
 
 def open_store(
     place: Path | str, clock: Callable[[], int], next_id: Callable[[], str], *, serving: bool, batch_max: int = 256,
-    read_url: str | None = None, outbox: Outbox | None = None,
+    read_url: str | None = None, outbox: Outbox | None = None, watch: Watch | None = None,
 ) -> Store:  # fmt: skip
     """The store in this SQLite file, or at this PostgreSQL address. A driver is loaded only when it is used.
 
     `serving` claims a file for this process: a second server is refused. A database has as many as one likes, and may
-    have a replica at `read_url`. `outbox` makes the letters that are written with what they tell of.
+    have a replica at `read_url`. `outbox` makes the letters that are written with what they tell of; `watch` is told
+    of every batch that was committed, and of the payments as they were before.
     """
     if isinstance(place, str):
         from pluct.stores.postgresql import PostgresqlStore
 
         return PostgresqlStore(
-            place, clock, next_id, serving=serving, batch_max=batch_max, read_url=read_url, outbox=outbox
-        )
+            place, clock, next_id, serving=serving, batch_max=batch_max, read_url=read_url, outbox=outbox,
+            watch=watch,
+        )  # fmt: skip
     from pluct.stores.sqlite import SqliteStore
 
-    return SqliteStore(place, clock, next_id, serving=serving, batch_max=batch_max, outbox=outbox)
+    return SqliteStore(place, clock, next_id, serving=serving, batch_max=batch_max, outbox=outbox, watch=watch)

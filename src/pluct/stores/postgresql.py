@@ -27,7 +27,7 @@ from pluct.errors import OutcomeUnknown, Refusal, SetupError, Unavailable
 from pluct.limits import Turns
 from pluct.model import ApiKey, Entry, Outcome, SigningKey, Ticket, Wallet
 from pluct.outbox import Outbox
-from pluct.stores import Reads, Violation, postgresql_batch, postgresql_check, postgresql_contents, rows, schema
+from pluct.stores import Reads, Violation, Watch, postgresql_batch, postgresql_check, postgresql_contents, rows, schema
 from pluct.stores.batching import Batcher
 from pluct.stores.console_rows import ConsoleRows
 from pluct.stores.identity_rows import IdentityRows
@@ -45,6 +45,7 @@ from pluct.stores.postgresql_connections import (
 from pluct.stores.postgresql_contents import SERVER, PostgresqlContents
 from pluct.stores.postgresql_turns import SharedTurns
 from pluct.stores.replica import ReplicaReads
+from pluct.stores.sums_rows import SumsRows
 
 #: Batches in flight per process: while one waits for its commit, another is decided.
 LANES = 2
@@ -70,6 +71,8 @@ _NEEDED = {
             "families",
             "letters",
             "turns_taken",
+            "sums",
+            "log_lines",
         ),
         "SELECT, INSERT, UPDATE",
     ),
@@ -130,7 +133,7 @@ class PostgresqlReads:
             return await connection.fetch(sql, *values)
 
 
-class PostgresqlStore(PostgresqlReads, PaymentReads, IdentityRows, OutboxRows, ConsoleRows):
+class PostgresqlStore(PostgresqlReads, PaymentReads, IdentityRows, OutboxRows, SumsRows, ConsoleRows):
     """The `Store` over one database. Made and used inside a running event loop."""
 
     def __init__(
@@ -144,12 +147,13 @@ class PostgresqlStore(PostgresqlReads, PaymentReads, IdentityRows, OutboxRows, C
         lanes: int = LANES,
         batch_max: int = 256,
         outbox: Outbox | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self._url = url
         self._clock = clock
         self._next_id = next_id
         self._serving = serving
-        self._outbox = outbox
+        self._outbox, self._watch = outbox, watch
         self._batch_max = batch_max
         self._lane_count = lanes
         name = SERVER if serving else GUEST
@@ -240,6 +244,8 @@ class PostgresqlStore(PostgresqlReads, PaymentReads, IdentityRows, OutboxRows, C
                 await connection.execute("COMMIT")
         except Exception as error:
             raise OutcomeUnknown from error
+        if self._watch is not None:
+            self._watch(view, before)
         return outcomes
 
     # Reading
@@ -310,6 +316,7 @@ class PostgresqlStore(PostgresqlReads, PaymentReads, IdentityRows, OutboxRows, C
         async with alone(self._url) as connection:
             yield await postgresql_contents.held(connection)
 
+    _sweep_sums = "SELECT sweep_sums($1, $2)"
     _sweep_letters = "SELECT sweep_letters($1, $2, $3)"
 
     async def _rows(self, sql: str, *values: object) -> list[Any]:

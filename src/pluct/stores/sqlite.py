@@ -27,13 +27,14 @@ from pluct.errors import OutcomeUnknown, Refusal, SetupError, Unavailable
 from pluct.limits import LocalTurns, Turns
 from pluct.model import ApiKey, Entry, Outcome, SigningKey, Ticket, Wallet
 from pluct.outbox import Outbox
-from pluct.stores import Reads, Violation, rows, schema, sqlite_batch, sqlite_check
+from pluct.stores import Reads, Violation, Watch, rows, schema, sqlite_batch, sqlite_check
 from pluct.stores.batching import Batcher
 from pluct.stores.console_rows import ConsoleRows
 from pluct.stores.identity_rows import IdentityRows
 from pluct.stores.outbox_rows import OutboxRows
 from pluct.stores.payment_reads import PaymentReads
 from pluct.stores.sqlite_contents import SqliteContents
+from pluct.stores.sums_rows import SumsRows
 
 T = TypeVar("T")
 log = logging.getLogger("pluct.stores")
@@ -71,18 +72,18 @@ SELECT {rows.ENTRY} FROM walk
 _CHECKPOINT = "PRAGMA wal_checkpoint(PASSIVE)"  # waits for nobody
 
 
-class SqliteStore(PaymentReads, IdentityRows, OutboxRows, ConsoleRows):
+class SqliteStore(PaymentReads, IdentityRows, OutboxRows, SumsRows, ConsoleRows):
     """The `Store` over one file. Made and used inside a running event loop."""
 
     def __init__(
         self, path: Path, clock: Callable[[], int], next_id: Callable[[], str], *, serving: bool, batch_max: int = 256,
-        outbox: Outbox | None = None,
+        outbox: Outbox | None = None, watch: Watch | None = None,
     ) -> None:  # fmt: skip
         self.path = Path(os.path.realpath(path))  # a link to the file is the file
         self._clock = clock
         self._next_id = next_id
         self._serving = serving
-        self._outbox = outbox
+        self._outbox, self._watch = outbox, watch
         self._batch_max = batch_max
         self._lock: IO[str] | None = None
         self._thread = _Worker("pluct-commit")
@@ -179,6 +180,8 @@ class SqliteStore(PaymentReads, IdentityRows, OutboxRows, ConsoleRows):
         except sqlite3.Error as error:
             self._roll_back()
             raise OutcomeUnknown from error
+        if self._watch is not None:
+            self._watch(view, before)
         self._since_checkpoint += len(commands)
         if self._since_checkpoint >= CHECKPOINT_COMMANDS and self._checkpoint is None:
             self._since_checkpoint = 0
@@ -330,6 +333,7 @@ class SqliteStore(PaymentReads, IdentityRows, OutboxRows, ConsoleRows):
 
     filled = held
 
+    _sweep_sums = "DELETE FROM sums WHERE (step = 'minute' AND at < $1) OR (step = 'hour' AND at < $2)"
     _sweep_letters = (
         "DELETE FROM letters WHERE id IN (SELECT id FROM letters WHERE (state = 'delivered' AND due_at < $1)"
         " OR (state = 'dead' AND due_at < $2) LIMIT $3)"

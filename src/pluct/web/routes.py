@@ -12,7 +12,7 @@ from pluct.cashier import Cashier
 from pluct.engine import Engine
 from pluct.errors import MethodNotAllowed
 from pluct.identity import Identity
-from pluct.web import backend, docs, events, hooks, payments, seed, statements, users, v1
+from pluct.web import analytics, backend, docs, events, hooks, payments, seed, statements, users, v1
 from pluct.web.access import Access
 from pluct.web.endpoint import Answer, Call, Endpoint, Route
 from pluct.web.openapi import openapi
@@ -72,6 +72,10 @@ def table(
         Route(
             "POST", payment + "/write-off", money.write_off, operator, problem, payments.PaymentAnswer,
             payments.WriteOffBody,
+        ),
+        Route(
+            "GET", "/v1/analytics", analytics.show, operator, problem, analytics.AnalyticsAnswer, None,
+            analytics.AnalyticsQuery,
         ),
         Route(
             "GET", "/v1/events", events.events, operator, problem, events.SentEventsAnswer, None, events.EventsQuery,
