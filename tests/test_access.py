@@ -29,7 +29,7 @@ from pluct.web.routes import table
 SECRET = {"x-webhook-secret": WEBHOOK_SECRET}
 ROUTES = {
     (route.method, route.path)
-    for route in [*table(Access("token", ("secret",), None), None, None, 0, now_ms), *docs.routes({})]
+    for route in [*table(Access("token", ("secret",), None), None, None, None, 0, now_ms), *docs.routes({})]
 }
 CALLERS = ("nobody", "webhook", "mint", "service", "operator", "user")
 ALL = set(CALLERS)

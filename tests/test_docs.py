@@ -36,7 +36,7 @@ SETTINGS = (ROOT / "docs" / "settings.md").read_text("utf-8")
 GATEWAYS = (ROOT / "docs" / "gateways.md").read_text("utf-8")
 README = (ROOT / "README.md").read_text("utf-8")
 FOLDERS = ("docs", "src", "tests", "bench", ".ci")
-ROUTES = [*table(Access("token", ("secret",), None), None, None, 0, now_ms), *docs.routes({})]
+ROUTES = [*table(Access("token", ("secret",), None), None, None, None, 0, now_ms), *docs.routes({})]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "verifier").glob("*.md")])
 
 

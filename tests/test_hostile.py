@@ -120,7 +120,7 @@ RIGHT: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 }
 TAKING = [
     route
-    for route in table(Access("open", ("secret",), None), None, None, 0, now_ms)
+    for route in table(Access("open", ("secret",), None), None, None, None, 0, now_ms)
     if route.body or route.query or "{" in route.path
 ]
 CHECKS: Any = [not_a_server_error, response_schema_conformance, content_type_conformance, status_code_conformance]

@@ -12,7 +12,7 @@ from pluct.web.access import Access
 from pluct.web.openapi import openapi
 from pluct.web.routes import table
 
-ROUTES = table(Access("token", ("secret",), None), None, None, 0, now_ms)
+ROUTES = table(Access("token", ("secret",), None), None, None, None, 0, now_ms)
 DOCUMENT = openapi(ROUTES)
 
 

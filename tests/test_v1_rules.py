@@ -15,7 +15,7 @@ from pluct.web.access import Access
 from pluct.web.endpoint import Route
 from pluct.web.routes import table
 
-ROUTES = [*table(Access("open", ("secret",), None), None, None, 0, now_ms), *docs.routes({})]
+ROUTES = [*table(Access("open", ("secret",), None), None, None, None, 0, now_ms), *docs.routes({})]
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +233,7 @@ def test_openapi_describes_every_route(engine: Pluct) -> None:
     hooks = {(method, path) for method, path in described if path.startswith("/hooks/daraja/")}
     assert len(hooks) == 4
     assert described - hooks == {
-        (route.method, route.path) for route in table(Access("open", ("secret",), None), None, None, 0, now_ms)
+        (route.method, route.path) for route in table(Access("open", ("secret",), None), None, None, None, 0, now_ms)
     }
 
 

@@ -154,7 +154,7 @@ class Analytics:
 
 
 async def between(store: Store, since: int, until: int, step: Step) -> list[tuple[int, Tally]]:
-    """The sums of each step that has any, from the one that `since` is in up to `until` (ms). Raises `InvalidRequest`."""
+    """The sums of each step that has any, from the one `since` is in up to `until` (ms). Raises `InvalidRequest`."""
     length = STEP_MS[step]
     first, last = since // length * length, until
     if last <= first:

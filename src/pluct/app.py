@@ -41,6 +41,7 @@ from pluct.gateways import Gateway, configured
 from pluct.gateways.privacy import Privacy
 from pluct.identity import Identity
 from pluct.issuers import Issuer
+from pluct.live_log import LiveLog
 from pluct.observe import LogHandler, LogWriter, Observer, SharedCounts, write_lines
 from pluct.outbox import Outbox
 from pluct.settings import Settings
@@ -217,6 +218,8 @@ def build(
 ) -> ASGIApp:  # fmt: skip
     """The site over an engine whose store is open; it sweeps while it runs."""
 
+    live = LiveLog(engine.store, engine.observer, now_ms, secrets.token_hex(8))
+
     @asynccontextmanager
     async def lifespan(app: object) -> AsyncIterator[None]:
         sweeps: list[tuple[Callable[[], Awaitable[int]], int, float]] = [(engine.sweep, SWEEP_MAX, SWEEP_SECONDS)]
@@ -227,7 +230,7 @@ def build(
         if deliverer is not None:
             sweeps.append((deliverer.sweep, 1, SWEEP_SECONDS))
         work = [*(_sweep(*each) for each in sweeps), _share(engine.observer), _follow(engine)]
-        tasks = [asyncio.create_task(each) for each in work]
+        tasks = [asyncio.create_task(each) for each in (*work, live.run())]
         gc.freeze()
         gc.set_threshold(50_000, 20, 20)
         try:
@@ -238,10 +241,11 @@ def build(
                 with suppress(asyncio.CancelledError):
                     await task
 
+    live.leaving = lambda: engine.leaving
     access = Access(settings.user_auth, settings.webhook_secrets, identity)
     hops = settings.payments.proxy_hops
     console = Console(engine, cashier, now_ms, hops, secure=settings.env == "production").router()
-    return application(engine, access, lifespan, cashier, identity, hops, console, now_ms)
+    return application(engine, access, lifespan, cashier, identity, live, hops, console, now_ms)
 
 
 async def _sweep(sweep: Callable[[], Awaitable[int]], most: int, seconds: float) -> None:

@@ -21,6 +21,7 @@ from pluct import (
     cli_backup,
     cli_events,
     cli_gate,
+    cli_log,
     cli_payments,
     cli_reconcile,
     cli_signing,
@@ -428,6 +429,7 @@ cli.add_command(cli_gate.gate)
 cli.add_command(cli_statement.show_statement)
 cli.add_command(cli_users.users)
 cli.add_command(cli_events.events)
+cli.add_command(cli_log.follow)
 
 # Means
 

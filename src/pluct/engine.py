@@ -68,15 +68,15 @@ class Engine:
 
     def __init__(
         self, store: Store, signer: Signer, catalog: Catalog, observer: Observer,
-        clock: Callable[[], int], next_id: Callable[[], str], grace_seconds: int, rates: Rates = NO_LIMITS, watch: Ledgerwatch | None = None,
+        clock: Callable[[], int], next_id: Callable[[], str], grace_seconds: int,
+        rates: Rates = NO_LIMITS, watch: Ledgerwatch | None = None,
     ) -> None:  # fmt: skip
         self.store, self.signer, self.catalog, self.observer = store, signer, catalog, observer
         self._clock, self._next_id, self._grace_seconds = clock, next_id, grace_seconds
         self.limits = Limits(rates, store.turns)
         self.watch = watch or Ledgerwatch()  #: counts what the store commits
-        self.leaving = (
-            False  #: set once the process is about to stop: it still serves, and says that it will not for long
-        )
+        #: Set once the process is about to stop: it still serves, and says that it will not for long.
+        self.leaving = False
 
     def now(self) -> int:
         """The time, in ms."""

@@ -179,6 +179,7 @@ class Observer:
             counts.requests, counts.seconds, counts.verbs, counts.credits,
         )  # fmt: skip
         self._dropped_earlier = counts.dropped
+        self.feed: Callable[[Event], None] | None = None  #: told of every request, while somebody watches
         self._letters: tuple[int, int, int | None] | None = None
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -195,6 +196,8 @@ class Observer:
         seconds[-1] += taken
         if self._log is not None:
             self._log.write(self._encode(event) + b"\n")
+        if self.feed is not None:
+            self.feed(event)
 
     def verb(self, verb: str, outcome: str, credits: int = 0) -> None:
         """The engine did, or refused, something with credits."""

@@ -91,10 +91,35 @@ class Reads(Protocol):
         ...
 
 
+class SharedLog(Protocol):
+    """What processes hand each other of their live logs while somebody watches."""
+
+    async def watched_until(self) -> int:
+        """Until when (ms) somebody watches anywhere."""
+        ...
+
+    async def add(self, process: str, lines: str, lost: int) -> None:
+        """Hand over lines (JSON), and say how many there were besides."""
+        ...
+
+    async def newest(self) -> int:
+        """The number of the newest that there are."""
+        ...
+
+    async def lines(self, after: int) -> list[tuple[int, str, str, int]]:
+        """Number, process, lines and how many were lost, after that number."""
+        ...
+
+    async def sweep(self) -> None:
+        """Forget what is older than a minute."""
+        ...
+
+
 class Store(Reads, Protocol):
     """A durable ledger. Every method may raise `Unavailable`."""
 
     turns: Turns  #: where rate limits are counted
+    shared_log: "SharedLog | None"  #: None: one process has all of it
 
     @property
     def reads(self) -> Reads:

@@ -27,7 +27,17 @@ from pluct.errors import OutcomeUnknown, Refusal, SetupError, Unavailable
 from pluct.limits import Turns
 from pluct.model import ApiKey, Entry, Outcome, SigningKey, Ticket, Wallet
 from pluct.outbox import Outbox
-from pluct.stores import Reads, Violation, Watch, postgresql_batch, postgresql_check, postgresql_contents, rows, schema
+from pluct.stores import (
+    Reads,
+    SharedLog,
+    Violation,
+    Watch,
+    postgresql_batch,
+    postgresql_check,
+    postgresql_contents,
+    rows,
+    schema,
+)
 from pluct.stores.batching import Batcher
 from pluct.stores.console_rows import ConsoleRows
 from pluct.stores.identity_rows import IdentityRows
@@ -43,6 +53,7 @@ from pluct.stores.postgresql_connections import (
     hosts_of,
 )
 from pluct.stores.postgresql_contents import SERVER, PostgresqlContents
+from pluct.stores.postgresql_log import PostgresqlLog
 from pluct.stores.postgresql_turns import SharedTurns
 from pluct.stores.replica import ReplicaReads
 from pluct.stores.sums_rows import SumsRows
@@ -161,6 +172,7 @@ class PostgresqlStore(PostgresqlReads, PaymentReads, IdentityRows, OutboxRows, S
         self._lanes = Connections(partial(connect, hosts_of(url), name), lanes)
         self._shared_turns = SharedTurns(self._readers.one)
         self.turns: Turns = self._shared_turns
+        self.shared_log: SharedLog | None = PostgresqlLog(self._readers.one)
         self._replica = None if read_url is None else PostgresqlReads(read_url, name)
         self.reads: Reads = self if self._replica is None else ReplicaReads(self._replica, self)
 

@@ -27,7 +27,7 @@ from pluct.errors import OutcomeUnknown, Refusal, SetupError, Unavailable
 from pluct.limits import LocalTurns, Turns
 from pluct.model import ApiKey, Entry, Outcome, SigningKey, Ticket, Wallet
 from pluct.outbox import Outbox
-from pluct.stores import Reads, Violation, Watch, rows, schema, sqlite_batch, sqlite_check
+from pluct.stores import Reads, SharedLog, Violation, Watch, rows, schema, sqlite_batch, sqlite_check
 from pluct.stores.batching import Batcher
 from pluct.stores.console_rows import ConsoleRows
 from pluct.stores.identity_rows import IdentityRows
@@ -94,6 +94,7 @@ class SqliteStore(PaymentReads, IdentityRows, OutboxRows, SumsRows, ConsoleRows)
         self._write: sqlite3.Connection | None = None
         self._read: sqlite3.Connection | None = None
         self.turns: Turns = LocalTurns(clock)
+        self.shared_log: SharedLog | None = None
 
     # Opening and closing
 

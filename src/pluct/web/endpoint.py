@@ -3,12 +3,13 @@
 Every route runs through this one path; it is bare because it is the path of every vend.
 """
 
+import asyncio
 import itertools
 import logging
 import os
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -63,13 +64,14 @@ class Call:
 
 
 class Answer(msgspec.Struct):
-    """A handler's answer; `content` is JSON-encoded unless it is bytes."""
+    """A handler's answer; `content` is JSON-encoded unless it is bytes. A `stream` is sent as it comes instead."""
 
     content: Any
     status: int = 200
     replayed: bool = False
     content_type: bytes = b"application/json"
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    stream: AsyncGenerator[bytes, None] | None = None
 
 
 class Door(msgspec.Struct, frozen=True):
@@ -125,6 +127,9 @@ class Endpoint:
             log.exception("request %s failed", call.request_id)
             fault = Fault()
             code, answer = fault.code, self._route.shape(fault, call)
+        if answer.stream is not None:
+            self._observe(call, answer, code, started)  # it is answered; who knows when it ends
+            return await _stream(answer, answer.stream, receive, send, scope["method"])
         content = answer.content if isinstance(answer.content, bytes) else _encode(answer.content)
         head = [
             (b"content-type", answer.content_type),
@@ -138,9 +143,12 @@ class Endpoint:
         if at_once is None or not at_once(answer.status, head, content):
             await send({"type": "http.response.start", "status": answer.status, "headers": head})
             await send({"type": "http.response.body", "body": content})
+        self._observe(call, answer, code, started)
+
+    def _observe(self, call: Call, answer: Answer, code: str | None, started: float) -> None:
         route, caller, now = self._route, call.caller, time.time_ns() // 1_000_000
         event = Event(
-            f"{_second(now // 1000)}.{now % 1000:03d}Z", call.request_id, scope["method"],
+            f"{_second(now // 1000)}.{now % 1000:03d}Z", call.request_id, call.scope["method"],
             route.path, answer.status, round((time.perf_counter() - started) * 1000, 3), code, call.user_id,
             call.ticket_id, None if caller.key is None else caller.key.id, answer.replayed,
         )  # fmt: skip
@@ -165,6 +173,30 @@ class Endpoint:
         elif route.body is bytes:
             call.body = await _body(receive, call.headers)
         return await route.handle(self._engine, call)
+
+
+async def _stream(
+    answer: Answer, stream: AsyncGenerator[bytes, None], receive: Receive, send: Send, method: str
+) -> None:
+    """Send what comes until it ends, or nobody is there any more."""
+    head = [(b"content-type", answer.content_type), (b"cache-control", b"no-store"), *answer.headers]
+    await send({"type": "http.response.start", "status": answer.status, "headers": head})
+
+    async def left() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    gone = asyncio.create_task(left())
+    try:
+        if method != "HEAD":
+            async for chunk in stream:
+                if gone.done():
+                    return
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+    finally:
+        gone.cancel()
+        await stream.aclose()
 
 
 async def _body(receive: Receive, headers: dict[bytes, bytes]) -> bytes:

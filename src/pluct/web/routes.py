@@ -12,7 +12,8 @@ from pluct.cashier import Cashier
 from pluct.engine import Engine
 from pluct.errors import MethodNotAllowed
 from pluct.identity import Identity
-from pluct.web import analytics, backend, docs, events, hooks, payments, seed, statements, users, v1
+from pluct.live_log import LiveLog
+from pluct.web import analytics, backend, docs, events, hooks, log, payments, seed, statements, users, v1
 from pluct.web.access import Access
 from pluct.web.endpoint import Answer, Call, Endpoint, Route
 from pluct.web.openapi import openapi
@@ -22,7 +23,7 @@ Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
 
 
 def table(
-    access: Access, cashier: Cashier, identity: Identity, proxy_hops: int, clock: Callable[[], int]
+    access: Access, cashier: Cashier, identity: Identity, live: LiveLog, proxy_hops: int, clock: Callable[[], int]
 ) -> list[Route]:
     """Every route: method, path, handler, who may, how it refuses, then what it answers, takes as body and as query."""
     user, own, key = access.user, access.own, access.key
@@ -78,6 +79,10 @@ def table(
             analytics.AnalyticsQuery,
         ),
         Route(
+            "GET", "/v1/log", log.following(live), operator, problem, None, None, log.LogQuery,
+            text="text/event-stream",
+        ),
+        Route(
             "GET", "/v1/events", events.events, operator, problem, events.SentEventsAnswer, None, events.EventsQuery,
         ),
         Route("POST", "/v1/events/{id}/replay", events.replaying(clock), operator, problem, events.SentEventAnswer),
@@ -94,14 +99,14 @@ def table(
 
 
 def application(
-    engine: Engine, access: Access, lifespan: Lifespan, cashier: Cashier, identity: Identity, proxy_hops: int,
-    console: ASGIApp, clock: Callable[[], int],
+    engine: Engine, access: Access, lifespan: Lifespan, cashier: Cashier, identity: Identity, live: LiveLog,
+    proxy_hops: int, console: ASGIApp, clock: Callable[[], int],
 ) -> ASGIApp:  # fmt: skip
     """The whole site, the console beside the routes.
 
     Fixed addresses are looked up; those with an id in them go through Starlette's router.
     """
-    routes = table(access, cashier, identity, proxy_hops, clock) + hooks.routes(cashier, proxy_hops)
+    routes = table(access, cashier, identity, live, proxy_hops, clock) + hooks.routes(cashier, proxy_hops)
     routes += docs.routes(openapi(routes))
     by_path: dict[str, list[Route]] = {}
     for route in routes:

@@ -12,7 +12,8 @@ CREATE UNLOGGED TABLE log_lines (
   id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   at      timestamptz NOT NULL DEFAULT clock_timestamp(),
   process text   NOT NULL,
-  lines   text   NOT NULL
+  lines   text   NOT NULL,
+  lost    bigint NOT NULL
 );
 
 -- As the owner of the tables: servers need no right to delete anything.
