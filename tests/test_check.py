@@ -20,7 +20,7 @@ from conftest import ENGINES, WEBHOOK_SECRET, Clock, Pluct, fund, opened, vend
 from pluct.commands import Capture, Redeem
 from pluct.errors import Unavailable
 from pluct.model import BALANCE_MAX
-from pluct.stores import Violation, postgresql, postgresql_check, sqlite_check
+from pluct.stores import Violation, postgresql_check, postgresql_connections, sqlite_check
 from postgres import fresh_database
 
 LOTS = "lots sum to available"
@@ -263,7 +263,7 @@ def test_a_check_may_take_its_time(postgresql_url: str, monkeypatch: pytest.Monk
 
     async def main(url: str) -> None:
         async with opened(url, Clock()) as store:
-            monkeypatch.setattr(postgresql, "STATEMENT_SECONDS_MAX", 1e-6)
+            monkeypatch.setattr(postgresql_connections, "STATEMENT_SECONDS_MAX", 1e-6)
             assert await store.check(lambda *_: None) == []
             with pytest.raises(Unavailable, match="no answer in time"):
                 await store.wallet("amina")

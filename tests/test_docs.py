@@ -20,7 +20,7 @@ import pytest
 from conftest import WEBHOOK_SECRET, Pluct
 from doubles.daraja import Simulator
 from paying import PATH_TOKEN, SECRETS, in_a_thread
-from pluct import cli_gate, errors, payment_settings, settings, webhook_settings
+from pluct import cli_gate, cli_log, errors, payment_settings, settings, webhook_settings
 from pluct.app import now_ms
 from pluct.catalog import REPORT_SECONDS_MAX, TTL_SECONDS_MAX, Action
 from pluct.gateways.configured import NAMES, described
@@ -161,7 +161,7 @@ def test_every_setting_is_documented(name: str) -> None:
 
 def test_every_documented_setting_exists() -> None:
     """No setting is promised that nothing reads."""
-    elsewhere = {"PLUCT_CONFIG", cli_gate.KEY, webhook_settings.SECRET}
+    elsewhere = {"PLUCT_CONFIG", cli_gate.KEY, cli_log.KEY, webhook_settings.SECRET}
     first_cells = re.findall(r"^\| `([A-Z_]{4,})` \|", SETTINGS, flags=re.M)
     assert set(first_cells) | {"RETURNED_GRACE_SECONDS"} == {*settings.NAMES, *elsewhere, "PRIVACY_SECRET"}
     words = set(re.findall(r"\bPLUCT_[A-Z_]+\b", SETTINGS + API + README))

@@ -108,6 +108,7 @@ RIGHT: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "/v1/payments/{id}": (("operator",), {}),
     "/v1/payments/{id}/assign": (("operator",), {"userId": "amina", "reason": "a reason"}),
     "/v1/payments/{id}/write-off": (("operator",), {"reason": "a reason"}),
+    "/v1/analytics": (("operator",), {}),
     "/v1/events": (("operator",), {}),
     "/v1/events/{id}/replay": (("operator",), {}),
     "/v1/users/token": (("nobody",), {}),
@@ -121,7 +122,7 @@ RIGHT: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 TAKING = [
     route
     for route in table(Access("open", ("secret",), None), None, None, None, 0, now_ms)
-    if route.body or route.query or "{" in route.path
+    if (route.body or route.query or "{" in route.path) and route.path != "/v1/log"  # which has no end
 ]
 CHECKS: Any = [not_a_server_error, response_schema_conformance, content_type_conformance, status_code_conformance]
 

@@ -105,6 +105,13 @@ ROOMS = {
         {"pluct.gateways.calls.is_address", "pluct.identity", "pluct.issuers", "pluct.toml_tables"},
         STANDARD | {"msgspec"},
     ),
+    "pluct.analytics": Room(
+        {*CORE, "pluct.observe", "pluct.stores.Store", "pluct.wallet"}, STANDARD | {"msgspec"}
+    ),
+    "pluct.live_log": Room({*CORE, "pluct.observe", "pluct.stores"}, STANDARD | {"msgspec"}),
+    "pluct.cli_log": Room(
+        {"pluct.errors", "pluct.terminal"}, STANDARD | {"click", "httpx", "msgspec"}
+    ),
     "pluct.outbox": Room({"pluct.model", "pluct.wallet"}, PURE | {"datetime", "msgspec"}),
     "pluct.deliveries": Room(
         {*CORE, "pluct.outbox", "pluct.stores.Store"}, STANDARD | {"msgspec", "standardwebhooks"}
@@ -121,19 +128,20 @@ ROOMS = {
         STANDARD | {"click", "rich"},
     ),
     "pluct.stores": Room(
-        {*CORE, "pluct.commands", "pluct.ledger", "pluct.limits", "pluct.outbox", "pluct.stores"},
+        {*CORE, "pluct.commands", "pluct.ledger", "pluct.limits", "pluct.outbox", "pluct.stores", "pluct.wallet.View"},
         STANDARD | {"asyncpg", "sqlite3", "msgspec"},
     ),
     "pluct.engine": Room(
         {
-            *CORE, "pluct.catalog", "pluct.commands", "pluct.limits", "pluct.observe", "pluct.stores.Store",
-            "pluct.tickets",
+            *CORE, "pluct.analytics", "pluct.catalog", "pluct.commands", "pluct.limits", "pluct.observe",
+            "pluct.stores.Store", "pluct.tickets",
         },
         STANDARD | {"msgspec"},
     ),
     "pluct.web": Room(
         {
-            *CORE, "pluct.__version__", "pluct.cashier", "pluct.money", "pluct.commands.Once",
+            *CORE, "pluct.__version__", "pluct.analytics", "pluct.cashier", "pluct.live_log", "pluct.money",
+            "pluct.commands.Once",
             "pluct.commands.once", "pluct.commands.text", "pluct.deliveries",
             "pluct.engine", "pluct.identity", "pluct.observe.Event", "pluct.statements", "pluct.web",
         },
@@ -206,7 +214,7 @@ CLOCK = re.compile(
     r"(?:^|\.)(?:datetime\.(?:now|utcnow|today)|date\.today"
     r"|time\.(?:time|time_ns|gmtime|localtime|monotonic|monotonic_ns|perf_counter|perf_counter_ns))$"
 )
-ENVIRONMENT_READERS = {"pluct.app", "pluct.cli", "pluct.cli_gate", "pluct.terminal"}
+ENVIRONMENT_READERS = {"pluct.app", "pluct.cli", "pluct.cli_gate", "pluct.cli_log", "pluct.terminal"}
 ENVIRONMENT = re.compile(
     r"(?:^|\.)(?:os\.(?:environb?|getenvb?|getlogin|getcwdb?)|getpass\.getuser|Path\.(?:cwd|home)|expanduser)$"
 )

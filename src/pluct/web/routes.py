@@ -15,7 +15,7 @@ from pluct.identity import Identity
 from pluct.live_log import LiveLog
 from pluct.web import analytics, backend, docs, events, hooks, log, payments, seed, statements, users, v1
 from pluct.web.access import Access
-from pluct.web.endpoint import Answer, Call, Endpoint, Route
+from pluct.web.endpoint import Answer, Call, Door, Endpoint, Route
 from pluct.web.openapi import openapi
 from pluct.web.problems import problem
 
@@ -74,6 +74,22 @@ def table(
             "POST", payment + "/write-off", money.write_off, operator, problem, payments.PaymentAnswer,
             payments.WriteOffBody,
         ),
+        *_watching(operator, live, clock),
+        Route("POST", "/v1/users", who.register, None, problem, users.PairAnswer, status=201),
+        Route("POST", "/v1/users/token", who.refresh, None, problem, users.PairAnswer, users.RefreshBody),
+        Route("POST", user_path + "/token", who.token, key("service"), problem, users.TokenAnswer),
+        Route("POST", user_path + "/revoke", who.revoke, staff, problem, users.RevokedAnswer),
+        Route("GET", "/.well-known/jwks.json", backend.jwks, None, problem, backend.JwksAnswer),
+        Route("GET", "/health", backend.health, None, problem, backend.HealthAnswer),
+        Route("GET", "/health/live", backend.health, None, problem, backend.HealthAnswer),
+        Route("GET", "/health/ready", backend.ready, None, problem, backend.HealthAnswer),
+        Route("GET", "/metrics", backend.metrics, None, problem, text="text/plain"),
+    ]  # fmt: skip
+
+
+def _watching(operator: Door, live: LiveLog, clock: Callable[[], int]) -> list[Route]:
+    """What operators see of the engine at work."""
+    return [
         Route(
             "GET", "/v1/analytics", analytics.show, operator, problem, analytics.AnalyticsAnswer, None,
             analytics.AnalyticsQuery,
@@ -86,15 +102,6 @@ def table(
             "GET", "/v1/events", events.events, operator, problem, events.SentEventsAnswer, None, events.EventsQuery,
         ),
         Route("POST", "/v1/events/{id}/replay", events.replaying(clock), operator, problem, events.SentEventAnswer),
-        Route("POST", "/v1/users", who.register, None, problem, users.PairAnswer, status=201),
-        Route("POST", "/v1/users/token", who.refresh, None, problem, users.PairAnswer, users.RefreshBody),
-        Route("POST", user_path + "/token", who.token, key("service"), problem, users.TokenAnswer),
-        Route("POST", user_path + "/revoke", who.revoke, staff, problem, users.RevokedAnswer),
-        Route("GET", "/.well-known/jwks.json", backend.jwks, None, problem, backend.JwksAnswer),
-        Route("GET", "/health", backend.health, None, problem, backend.HealthAnswer),
-        Route("GET", "/health/live", backend.health, None, problem, backend.HealthAnswer),
-        Route("GET", "/health/ready", backend.ready, None, problem, backend.HealthAnswer),
-        Route("GET", "/metrics", backend.metrics, None, problem, text="text/plain"),
     ]  # fmt: skip
 
 
