@@ -24,7 +24,7 @@ import uvicorn
 import uvloop
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pluct import ledger_copy
+from pluct import __version__, ledger_copy
 from pluct.analytics import Analytics, Ledgerwatch
 from pluct.cashier import SWEEP_MAX as CHECKOUTS_MAX
 from pluct.cashier import Cashier
@@ -244,8 +244,23 @@ def build(
     live.leaving = lambda: engine.leaving
     access = Access(settings.user_auth, settings.webhook_secrets, identity)
     hops = settings.payments.proxy_hops
-    console = Console(engine, cashier, now_ms, hops, secure=settings.env == "production").router()
+    secure = settings.env == "production"
+    console = Console(engine, cashier, live, now_ms, hops, _facts(settings), secure=secure).router()
     return application(engine, access, lifespan, cashier, identity, live, hops, console, now_ms)
+
+
+def _facts(settings: Settings) -> dict[str, str]:
+    """How this engine is set up, as the console says it; nothing secret."""
+    place = settings.database
+    return {
+        "Version": __version__,
+        "Environment": settings.env,
+        "Ledger": f"SQLite, {place.name}" if isinstance(place, Path) else "PostgreSQL",
+        "Reads": "from a replica" if settings.read_database else "from the ledger itself",
+        "Tickets": f"signed with {settings.signing}",
+        "Users": "whoever the app says" if settings.user_auth == "open" else "by user tokens",
+        "Events out": f"to {len(settings.webhooks.subscriptions)} addresses",
+    }
 
 
 async def _sweep(sweep: Callable[[], Awaitable[int]], most: int, seconds: float) -> None:

@@ -64,6 +64,8 @@ AFTERWARDS_MAX = 500
 _RECEIPT = re.compile(r"\b(?=[A-Z0-9]*[0-9])[A-Z][A-Z0-9]{9}\b")
 RECEIPTS_MAX = 5
 PHONE_CHECKOUTS_MAX = 50
+#: Users suggested for a payment, and how many of the newest requests are looked through for its receipt.
+SUGGESTIONS_MAX, SUGGESTED_FROM_MAX = 5, 50
 #: The gateway of events that a user's own word made.
 CLAIM = "claim"
 
@@ -440,16 +442,36 @@ class Cashier:
         code, checkouts = payment_codes.normalise(typed), []
         if code is not None and (found := await self._store.checkout_by_code(code)) is not None:
             checkouts.append(found)
+        payments: list[Payment] = []
         with suppress(InvalidRequest):
             phone = self.privacy.phone_hash(phone_number(typed))
             checkouts += await self._store.checkouts_of_phone(phone, PHONE_CHECKOUTS_MAX)
-        payments = []
+            payments += await self._store.payments_of_phone(phone, PHONE_CHECKOUTS_MAX)
         for namespace in dict.fromkeys((MPESA, *self.gateways)):
             for reference in dict.fromkeys((typed, typed.upper())):
                 payment = await self._store.find_payment(namespace, reference)
                 if payment is not None and payment not in payments:
                     payments.append(payment)
         return checkouts, payments
+
+    async def of_user(self, user_id: str, limit: int) -> tuple[list[Checkout], list[Payment]]:
+        """What a user wanted to buy, and what came in for them, newest first."""
+        return await self._store.checkouts_of(user_id, limit), await self._store.payments_of(user_id, limit)
+
+    async def suggestions(self, payment: Payment) -> dict[str, str]:
+        """Whose a payment of nobody known may be, and why it looks so; the likeliest first."""
+        found: dict[str, str] = {}
+        asked, _ = await self.requests(SUGGESTED_FROM_MAX, None)
+        for request in asked:
+            if request.payment is not None and request.payment.id == payment.id:
+                found.setdefault(request.user_id, "sent this receipt")
+        if payment.phone_hash is not None:
+            for checkout in await self._store.checkouts_of_phone(payment.phone_hash, PHONE_CHECKOUTS_MAX):
+                found.setdefault(checkout.user_id, "has bought with this phone")
+            for other in await self._store.payments_of_phone(payment.phone_hash, PHONE_CHECKOUTS_MAX):
+                if other.user_id is not None:
+                    found.setdefault(other.user_id, "was paid for from this phone")
+        return dict(list(found.items())[:SUGGESTIONS_MAX])
 
     async def find_payments(self, namespace: str, references: Sequence[str]) -> list[Payment]:
         """The payments with these references."""

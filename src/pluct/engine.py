@@ -184,6 +184,10 @@ class Engine:
                 log.error("user %r could not be swept: %s; run pluct check", command.user_id, end)
         return len(due)
 
+    async def overdue(self, ms: int) -> bool:
+        """Whether there is anything that should have expired so long ago, and has not."""
+        return bool(await self.store.due(self._clock() - ms, self._grace_seconds, 1))
+
     async def probe(self) -> None:
         """Have the store commit something, unless there is no use in counting on this process any more."""
         if self.leaving:

@@ -254,6 +254,29 @@ class KeyRing:
             self._arrange(self._usable)
         self._jwks = [self._believed[key.kid].jwk for key in published(self._usable, now)]
 
+    @property
+    def signs(self) -> bool:
+        """Whether tickets are signed with these keys, and not with the shared secret."""
+        return self._seal is not None
+
+    async def rotate(self, store: KeyStore) -> SigningKey:
+        """See `rotated`. Raises `InvalidRequest` where tickets are signed with the shared secret."""
+        seal, now = self._seal, self._clock()
+        if seal is None:
+            raise InvalidRequest("Tickets are signed with JWT_SECRET here; PLUCT_SIGNING=EdDSA makes keys.")
+        before = {key.kid for key in await store.signing_keys()}
+        keys = await store.change_signing_keys(
+            lambda found: rotated(found, now, seal, self._ticket_seconds, at_once=True)
+        )
+        await self.follow(store)
+        return next(key for key in reversed(keys) if key.kid not in before)
+
+    async def retire(self, store: KeyStore, kid: str) -> None:
+        """See `retired`."""
+        now = self._clock()
+        await store.change_signing_keys(lambda found: retired(found, now, kid, even_last=self._seal is None))
+        await self.follow(store)
+
     def verify(self, token: str) -> TicketClaims:
         """See `Signer.verify`. The token says which key it claims; the key says by which algorithm."""
         kid = token_header(token).get("kid")

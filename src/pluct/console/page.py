@@ -1,23 +1,29 @@
 """One request to the console, from who is asking to the page that goes back."""
 
+import gzip
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from importlib.resources import files
-from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from typing import Any, BinaryIO
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import jinja2
-from starlette.datastructures import QueryParams
+from starlette.datastructures import QueryParams, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from pluct.cashier import Cashier
 from pluct.console.sessions import SignedIn
 from pluct.errors import BodyTooLarge, Forbidden, InvalidRequest
+from pluct.live_log import LiveLog
 from pluct.money import decimal_text
 
 FORM_BYTES_MAX = 64 * 1024
+#: Of a form with a file.
+UPLOAD_BYTES_MAX = 20 * 1024 * 1024
 FIELDS_MAX = 50
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -29,6 +35,7 @@ HEADERS = {
     "cache-control": "no-store",
 }
 
+_NOT_OURS = "The form is not one of this console's; reload the page and try again."
 _folder = files("pluct.console")
 
 
@@ -59,17 +66,20 @@ _environment.filters |= {
     "time": _time, "iso": _iso, "credits": lambda number: f"{number:,}",
     "money": lambda minor, currency: f"{currency} {decimal_text(minor, currency)}" if currency else "",
 }  # fmt: skip
-_environment.globals |= {"link": _link}
+_environment.globals |= {"link": _link, "sms_link": lambda text: "sms:?" + urlencode({"body": text}, quote_via=quote)}
 
 
 class Page:
     """A request of somebody who is signed in."""
 
-    def __init__(self, request: Request, signed_in: SignedIn, form: dict[str, str], cashier: Cashier) -> None:
-        self.cashier = cashier
+    def __init__(
+        self, request: Request, signed_in: SignedIn, form: dict[str, str], file: BinaryIO | None, cashier: Cashier,
+        live: LiveLog, facts: Mapping[str, str], still_signed_in: Callable[[], Awaitable[bool]],
+    ) -> None:  # fmt: skip
+        self.cashier, self.live, self.facts, self.still_signed_in = cashier, live, facts, still_signed_in
         self.query: QueryParams = request.query_params
         self.path = request.url.path
-        self.signed_in, self.form = signed_in, form
+        self.signed_in, self.form, self.file = signed_in, form, file
 
     def show(self, template: str, status: int = 200, **values: Any) -> Response:
         """A page made of a template."""
@@ -109,17 +119,55 @@ def static(name: str) -> bytes:
     return _folder.joinpath("static", name).read_bytes()
 
 
-async def read_form(request: Request) -> dict[str, str]:
-    """The fields of a form, each once. Raises `BodyTooLarge` or `InvalidRequest`."""
+def chart_library() -> bytes:
+    """Chart.js, as the chartkick package brings it along; compressed, since it goes to phones."""
+    return gzip.compress(files("chartkick").joinpath("django/static/chartkick/Chart.bundle.js").read_bytes(), 9)
+
+
+async def read_form(request: Request) -> tuple[dict[str, str], BinaryIO | None]:
+    """The fields of a form, each once, and its file. Raises `BodyTooLarge` or `InvalidRequest`."""
+    if request.headers.get("content-type", "").startswith("multipart/form-data"):
+        return await _read_upload(request)
     body = b""
     async for part in request.stream():
         body += part
         if len(body) > FORM_BYTES_MAX:
             raise BodyTooLarge
     try:
-        return dict(parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=FIELDS_MAX))
+        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=FIELDS_MAX)
     except ValueError:
-        raise InvalidRequest("The form is not one of this console's.") from None
+        raise InvalidRequest(_NOT_OURS) from None
+    return _each_once(pairs), None
+
+
+async def _read_upload(request: Request) -> tuple[dict[str, str], BinaryIO | None]:
+    """A form with a file; the file waits on the disk."""
+
+    async def bounded() -> AsyncGenerator[bytes, None]:
+        taken = 0
+        async for part in request.stream():
+            taken += len(part)
+            if taken > UPLOAD_BYTES_MAX:
+                raise BodyTooLarge(f"More than {UPLOAD_BYTES_MAX // 1024**2} MB is for `pluct payments reconcile`.")
+            yield part
+
+    parser = MultiPartParser(
+        request.headers, bounded(), max_files=1, max_fields=FIELDS_MAX, max_part_size=FORM_BYTES_MAX
+    )
+    try:
+        form = await parser.parse()
+    except (MultiPartException, HTTPException, ValueError):
+        raise InvalidRequest(_NOT_OURS) from None
+    pairs = form.multi_items()
+    files = [value.file for _, value in pairs if isinstance(value, UploadFile) and value.filename]
+    return _each_once([(name, value) for name, value in pairs if isinstance(value, str)]), files[0] if files else None
+
+
+def _each_once(pairs: list[tuple[str, str]]) -> dict[str, str]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise InvalidRequest(_NOT_OURS)
+    return fields
 
 
 def require_same_site(request: Request) -> None:

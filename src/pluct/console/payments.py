@@ -27,7 +27,10 @@ async def find(engine: Engine, page: Page) -> Response:
 async def show(engine: Engine, page: Page) -> Response:
     """One payment with everything that was said of it."""
     payment, events = await page.cashier.payment(text(page.query.get("id", ""), "The payment's id"))
-    return page.show("payment.html", payment=payment, events=events, done="done" in page.query)
+    suggestions = await page.cashier.suggestions(payment) if payment.state in ("unmatched", "review") else {}
+    return page.show(
+        "payment.html", payment=payment, events=events, done="done" in page.query, suggestions=suggestions
+    )  # fmt: skip
 
 
 async def assign(engine: Engine, page: Page) -> Response:

@@ -1,21 +1,34 @@
 """The console as an ASGI application: its routes, and the one way in that all its pages share."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route, Router
 
 from pluct.cashier import Cashier
-from pluct.console import keys, overview, payments, tickets, users
-from pluct.console.page import HEADERS, Handler, Page, read_form, render, require_same_site, static
+from pluct.console import (
+    events,
+    health,
+    keys,
+    log,
+    overview,
+    payments,
+    reconcile,
+    signing_keys,
+    statements,
+    tickets,
+    users,
+)  # fmt: skip
+from pluct.console.page import HEADERS, Handler, Page, chart_library, read_form, render, require_same_site, static
 from pluct.console.sessions import SECONDS_MAX, Sessions
 from pluct.engine import Engine
 from pluct.errors import Fault, Forbidden, PluctError
+from pluct.live_log import LiveLog
 from pluct.web.address import client_address
 
-log = logging.getLogger("pluct.console")
+logger = logging.getLogger("pluct.console")
 
 COOKIE = "pluct_console"
 #: Every page of somebody who is signed in: address, handler, and whether it may change something.
@@ -25,6 +38,7 @@ PAGES: Sequence[tuple[str, str, Handler]] = [
     ("GET", "/console/user", users.show),
     ("POST", "/console/user/grant", users.grant),
     ("POST", "/console/user/adjust", users.adjust),
+    ("GET", "/console/statement", statements.show),
     ("GET", "/console/tickets", tickets.find),
     ("GET", "/console/ticket", tickets.show),
     ("POST", "/console/ticket/void", tickets.void),
@@ -36,10 +50,22 @@ PAGES: Sequence[tuple[str, str, Handler]] = [
     ("GET", "/console/keys", keys.show),
     ("POST", "/console/keys/create", keys.create),
     ("POST", "/console/keys/revoke", keys.revoke),
+    ("GET", "/console/signing-keys", signing_keys.show),
+    ("POST", "/console/signing-keys/rotate", signing_keys.rotate),
+    ("POST", "/console/signing-keys/retire", signing_keys.retire),
+    ("GET", "/console/reconcile", reconcile.ask),
+    ("POST", "/console/reconcile", reconcile.compare),
+    ("GET", "/console/log", log.show),
+    ("GET", "/console/events", events.find),
+    ("POST", "/console/events/replay", events.replay),
+    ("POST", "/console/events/replay-dead", events.replay_dead),
+    ("GET", "/console/health", health.show),
 ]
 _STATIC = {
     "console.css": "text/css; charset=utf-8",
     "console.js": "text/javascript; charset=utf-8",
+    "charts.js": "text/javascript; charset=utf-8",
+    "log.js": "text/javascript; charset=utf-8",
 }
 
 
@@ -47,9 +73,11 @@ class Console:
     """The pages over an engine and its cashier. `secure` keeps the cookie to https, as production does."""
 
     def __init__(
-        self, engine: Engine, cashier: Cashier, clock: Callable[[], int], proxy_hops: int, *, secure: bool
-    ) -> None:
-        self._engine, self._cashier, self._proxy_hops, self._secure = engine, cashier, proxy_hops, secure
+        self, engine: Engine, cashier: Cashier, live: LiveLog, clock: Callable[[], int], proxy_hops: int,
+        facts: Mapping[str, str], *, secure: bool,
+    ) -> None:  # fmt: skip
+        self._engine, self._cashier, self._live, self._facts = engine, cashier, live, facts
+        self._proxy_hops, self._secure = proxy_hops, secure
         self._sessions = Sessions(engine, clock)
 
     def router(self) -> Router:
@@ -58,6 +86,8 @@ class Console:
             Route("/console/sign-in", self._sign_in, methods=["GET", "POST"]),
             Route("/console/sign-out", self._sign_out, methods=["POST"]),
             *(Route(f"/console/static/{name}", _file(name, kind)) for name, kind in _STATIC.items()),
+            Route("/console/static/chart.js", _compressed(chart_library())),
+            Route("/console/log/stream", self._inside(log.stream)),
             *(Route(path, self._inside(handle), methods=[method]) for method, path, handle in PAGES),
         ]
         return Router(routes, redirect_slashes=False, default=None)
@@ -68,7 +98,7 @@ class Console:
             return render("sign-in.html", problem=None)
         try:
             require_same_site(request)
-            form = await read_form(request)
+            form, _ = await read_form(request)
             address = client_address(request.scope, self._proxy_hops)
             signed_in = await self._sessions.sign_in(form.get("key", ""), address)
         except PluctError as error:
@@ -93,21 +123,26 @@ class Console:
         """A page for whoever is signed in; everybody else is asked to."""
 
         async def endpoint(request: Request) -> Response:
-            signed_in, form = None, {}
+            async def still_signed_in() -> bool:
+                return await self._sessions.of(request.cookies.get(COOKIE)) is not None
+
+            signed_in, file = None, None
+            form: dict[str, str] = {}
             try:
                 signed_in = await self._sessions.of(request.cookies.get(COOKIE))
                 if signed_in is None:
                     return RedirectResponse("/console/sign-in", 303, headers=HEADERS)
                 if request.method == "POST":
                     require_same_site(request)
-                    form = await read_form(request)
+                    form, file = await read_form(request)
                     if not signed_in.sent(form.get("form_token", "")):
                         raise Forbidden("This form is of an earlier session; go back, reload the page and try again.")
-                return await handle(self._engine, Page(request, signed_in, form, self._cashier))
+                page = Page(request, signed_in, form, file, self._cashier, self._live, self._facts, still_signed_in)
+                return await handle(self._engine, page)
             except PluctError as error:
                 return _refused(request, signed_in, error)
             except Exception:
-                log.exception("the console's %s failed", request.url.path)
+                logger.exception("the console's %s failed", request.url.path)
                 return _refused(request, signed_in, Fault())
 
         return endpoint
@@ -125,5 +160,15 @@ def _file(name: str, kind: str) -> Callable[[Request], "object"]:
 
     async def endpoint(request: Request) -> Response:
         return Response(content, 200, HEADERS | {"cache-control": "no-cache"}, kind)
+
+    return endpoint
+
+
+def _compressed(content: bytes) -> Callable[[Request], "object"]:
+    """A library, which changes with releases only. There is no browser that takes no gzip."""
+    headers = HEADERS | {"cache-control": "private, max-age=86400", "content-encoding": "gzip"}
+
+    async def endpoint(request: Request) -> Response:
+        return Response(content, 200, headers, "text/javascript; charset=utf-8")
 
     return endpoint

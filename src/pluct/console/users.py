@@ -6,12 +6,21 @@ from starlette.responses import Response
 
 from pluct.commands import once, text
 from pluct.console.page import Page
-from pluct.engine import Engine
+from pluct.engine import PAGE_MAX, Engine
 from pluct.errors import InvalidRequest
-from pluct.model import Category, Lot, Wallet
+from pluct.model import Category, Entry, EntryKind, Lot, Wallet
 
 FOUND_MAX = 25
 PAGE = 25
+#: Checkouts and payments shown of one user.
+BOUGHT_MAX = 10
+#: What a history can be narrowed to.
+FILTERS: dict[str, tuple[EntryKind, ...]] = {
+    "credits in": ("grant", "adjust", "restore"),
+    "tickets": ("vend", "hold", "capture", "return", "refund"),
+    "by hand": ("adjust",),
+    "lost": ("expire", "clawback", "repay"),
+}
 
 
 async def find(engine: Engine, page: Page) -> Response:
@@ -30,14 +39,31 @@ async def find(engine: Engine, page: Page) -> Response:
 async def show(engine: Engine, page: Page) -> Response:
     """One user."""
     user_id = text(page.query.get("id", ""), "The user id")
-    wallet = await engine.wallet(user_id)
-    cursor = page.query.get("cursor")
-    entries, following = await engine.history(user_id, PAGE, None if cursor is None else text(cursor, "cursor"))
+    checkouts, payments = await page.cashier.of_user(user_id, BOUGHT_MAX)
+    wallet = await (engine.balance if checkouts else engine.wallet)(user_id)
+    cursor, only = page.query.get("cursor"), page.query.get("only") or None
+    if only is not None and only not in FILTERS:
+        raise InvalidRequest(f"A history shows everything, or only {', '.join(FILTERS)}.")
+    cursor = None if cursor is None else text(cursor, "cursor")
+    entries, following = await _history(engine, wallet, only, cursor)
     done = next((entry for entry in entries if entry.id == page.query.get("done")), None)
     return page.show(
         "user.html", wallet=wallet, lots=sorted(wallet.lots, key=_expiry), entries=entries, following=following,
-        first=cursor is None, done=done,
+        first=cursor is None, done=done, only=only, filters=FILTERS, checkouts=checkouts, payments=payments,
     )  # fmt: skip
+
+
+async def _history(
+    engine: Engine, wallet: Wallet, only: str | None, cursor: str | None
+) -> tuple[list[Entry], str | None]:
+    """A page of entries, and where the next one begins. Of many that are not asked for, so many are gone through."""
+    if not wallet.entries:
+        return [], None
+    if only is None:
+        return await engine.history(wallet.user_id, PAGE, cursor)
+    entries, following = await engine.history(wallet.user_id, PAGE_MAX, cursor)
+    found = [entry for entry in entries if entry.kind in FILTERS[only]]
+    return found, following
 
 
 async def grant(engine: Engine, page: Page) -> Response:

@@ -166,6 +166,18 @@ class Store(Reads, Protocol):
         """The checkouts of whoever has this phone, newest first."""
         ...
 
+    async def checkouts_of(self, user_id: str, limit: int) -> list[Checkout]:
+        """This user's checkouts, newest first."""
+        ...
+
+    async def payments_of(self, user_id: str, limit: int) -> list[Payment]:
+        """This user's payments, newest first."""
+        ...
+
+    async def payments_of_phone(self, phone_hash: bytes, limit: int) -> list[Payment]:
+        """The payments that came from this phone, newest first."""
+        ...
+
     async def payment(self, payment_id: str) -> Payment | None:
         """One payment."""
         ...

@@ -48,6 +48,18 @@ class PaymentReads:
         """See `Store.checkouts_of_phone`."""
         return await self._checkouts("phone_hash = $1 ORDER BY id DESC LIMIT $2", phone_hash, limit)
 
+    async def checkouts_of(self, user_id: str, limit: int) -> list[Checkout]:
+        """See `Store.checkouts_of`."""
+        return await self._checkouts("user_id = $1 ORDER BY id DESC LIMIT $2", user_id, limit)
+
+    async def payments_of(self, user_id: str, limit: int) -> list[Payment]:
+        """See `Store.payments_of`."""
+        return await self._payments("user_id = $1 ORDER BY id DESC LIMIT $2", user_id, limit)
+
+    async def payments_of_phone(self, phone_hash: bytes, limit: int) -> list[Payment]:
+        """See `Store.payments_of_phone`."""
+        return await self._payments("phone_hash = $1 ORDER BY id DESC LIMIT $2", phone_hash, limit)
+
     async def payment(self, payment_id: str) -> Payment | None:
         """See `Store.payment`."""
         return await self._payment("id = $1", payment_id)
@@ -119,5 +131,9 @@ class PaymentReads:
         return [Checkout(*row) for row in found]
 
     async def _payment(self, where: str, *values: object) -> Payment | None:
+        found = await self._payments(where, *values)
+        return found[0] if found else None
+
+    async def _payments(self, where: str, *values: object) -> list[Payment]:
         found = await self._rows(f"SELECT {rows.PAYMENT} FROM payments WHERE {where}", *values)
-        return rows.payment(found[0]) if found else None
+        return [rows.payment(row) for row in found]

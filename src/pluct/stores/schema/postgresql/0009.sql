@@ -1,0 +1,4 @@
+-- What the console asks: whose payments and checkouts these are, and whose phone has paid.
+CREATE INDEX payments_of_user ON payments (user_id, id) WHERE user_id IS NOT NULL;
+CREATE INDEX payments_of_phone ON payments (phone_hash, id) WHERE phone_hash IS NOT NULL;
+CREATE INDEX checkouts_of_user ON checkouts (user_id, id);
