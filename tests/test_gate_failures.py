@@ -44,8 +44,8 @@ def test_a_backend_that_is_away(world: World) -> None:
     with gate_before(world.engine, gone.url) as gate, gate.connect() as client:
         client.send(request(vended))
         status, _, body = client.answer()
-    assert (status, code(body)) == (502, "unavailable") and b"go back" in body
-    assert world.till.settled(vended) == ("voided", 0, 5)
+        assert (status, code(body)) == (502, "unavailable") and b"go back" in body
+        assert world.till.settled(vended) == ("voided", 0, 5)
     assert world.till.reasons(vended) == ["The backend failed: it could not be reached."]
 
 

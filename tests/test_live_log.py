@@ -195,6 +195,11 @@ def test_which_outcome_an_event_is() -> None:
     assert not Filter(outcome="refused").matches(event) and not Filter(user="amina").matches(event)
 
 
+def _interruptible() -> None:
+    """Shells let what runs in their background ignore Ctrl-C, and everything that is started from there, too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_the_command_follows(make_pluct: Make) -> None:
     """With a key of its own that is gone afterwards; where no server is, it says so in the end."""
     engine = make_pluct()
@@ -205,6 +210,7 @@ def test_the_command_follows(make_pluct: Make) -> None:
         with subprocess.Popen(
             [sys.executable, "-u", "-m", "pluct", "log", "--follow", "--user", user, *options], cwd=engine.folder,
             env=engine.environment | {"PLUCT_PORT": port}, stdout=subprocess.PIPE, text=True,
+            preexec_fn=_interruptible,
         ) as process:  # fmt: skip
             assert process.stdout is not None
             stop = threading.Event()

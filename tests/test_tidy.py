@@ -149,8 +149,9 @@ ROOMS = {
     ),
     "pluct.console": Room(
         {
-            *CORE, "pluct.cashier", "pluct.commands.once", "pluct.commands.text", "pluct.console", "pluct.engine",
-            "pluct.money", "pluct.web.address",
+            *CORE, "pluct.analytics", "pluct.cashier", "pluct.commands.once", "pluct.commands.text", "pluct.console",
+            "pluct.deliveries", "pluct.engine", "pluct.live_log", "pluct.money", "pluct.mpesa_statement.CURRENCY",
+            "pluct.reconcile", "pluct.signing", "pluct.statements", "pluct.web.address",
         },
         STANDARD | {"jinja2", "starlette"},
     ),
@@ -205,6 +206,8 @@ CLOCKS = {
     "pluct.stores.sqlite": {"time.monotonic"},  # how long to wait for a guest
     "pluct.app": {"time.time_ns"},  # the one wall clock: `now_ms`
     "pluct.issuers": {"time.monotonic"},  # how old the keys are
+    "pluct.console.log": {"time.monotonic"},  # how long ago it was looked who is signed in
+    "pluct.console.health": {"time.perf_counter"},  # how long a commit takes
     "pluct.workers": {"time.monotonic"},  # how often workers died of late
     "pluct.tickets": {"time.time"},  # the default clock of new ids
     "pluct.web.endpoint": {"time.time_ns", "time.perf_counter"},  # the log line: when, and how long it took

@@ -65,13 +65,13 @@ async def _attention(engine: Engine) -> list[tuple[int, str, str]]:
     store = engine.store
     _, dead, _ = await store.letter_counts()
     waits = [
-        (len(await store.payments("unmatched", None, COUNT_MAX, None)), "payments of nobody known", "unmatched"),
-        (len(await store.payments("review", None, COUNT_MAX, None)), "payments to be reviewed", "review"),
-        (len(await store.payments("disputed", None, COUNT_MAX, None)), "payments disputed", "disputed"),
+        (len(await store.payments("unmatched", None, COUNT_MAX, None)), "payment{} of nobody known", "unmatched"),
+        (len(await store.payments("review", None, COUNT_MAX, None)), "payment{} to be reviewed", "review"),
+        (len(await store.payments("disputed", None, COUNT_MAX, None)), "payment{} disputed", "disputed"),
     ]
     found = [(count, text, f"/console/payments?state={state}") for count, text, state in waits]
-    found.append((dead, "events that could not be delivered", "/console/events?state=dead"))
-    return [each for each in found if each[0]]
+    found.append((dead, "event{} that could not be delivered", "/console/events?state=dead"))
+    return [(count, text.format("" if count == 1 else "s"), address) for count, text, address in found if count]
 
 
 def _point(at: int, tally: Tally, length: int) -> Point:

@@ -36,7 +36,8 @@ function show(event) {
   );
   if (event.code) row.append(piece(event.code.replaceAll("_", " ")));
   if (event.userId) row.append(link("/console/user?id=", event.userId, event.userId));
-  if (event.ticketId) row.append(link("/console/ticket?id=", event.ticketId, "ticket " + event.ticketId.slice(0, 8) + "…"));
+  const ticket = event.ticketId;
+  if (ticket) row.append(link("/console/ticket?id=", ticket, "ticket " + ticket.slice(0, 8) + "…"));
   if (event.replayed) row.append(piece("replayed", "soft"));
   add(row);
 }
