@@ -26,6 +26,7 @@ def test_every_metric_named_exists(make_pluct: Callable[..., Pluct]) -> None:
     server = make_pluct(toml=toml, PLUCT_WEBHOOK_OUT_SECRET="whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     server.start()
     server.funded(1)
+    until(lambda: "pluct_payments_waiting" in server.client.get("/metrics").text, 20)
     until(lambda: "pluct_events" in server.client.get("/metrics").text)
     there = exposed(server.client.get("/metrics").text)
     queries = [panel["targets"][0]["expr"] for panel in json.loads(DASHBOARD)["panels"]]
@@ -39,5 +40,5 @@ def test_every_alert_has_its_section() -> None:
     """Whoever is woken finds what to do."""
     names = re.findall(r"- alert: (\w+)", ALERTS)
     assert names
-    headings = re.findall(r"^### (\w+)$", (DOCS / "operations.md").read_text("utf-8"), flags=re.M)
+    headings = re.findall(r"^### (\w+)$", (DOCS / "runbook.md").read_text("utf-8"), flags=re.M)
     assert set(names) <= set(headings)

@@ -1,5 +1,6 @@
 """The console over HTTP: who gets in and stays in, what a form may do and how often, and that text stays text."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +9,7 @@ from html import unescape
 import httpx
 import pytest
 
-from conftest import Pluct, new_id
+from conftest import Pluct, new_id, until
 from console_client import Browser
 from paying import PATH_TOKEN, paying
 from pluct.console import site
@@ -164,6 +165,31 @@ def test_credits_are_given_after_a_look(engine: Pluct, browser: Browser) -> None
     assert "sorry" in page and "key:key_" in page
     browser.post("/user/grant", **sent)  # the back button
     assert engine.available(user) == 8
+
+
+def test_a_receipt_counts_once(engine: Pluct, browser: Browser) -> None:
+    """A payment that is granted by hand, under its receipt, is not granted again when its callback comes."""
+    user, receipt = engine.funded(1), "R" + new_id()
+    browser.get("/user", id=user)
+    browser.post("/user/grant", **browser.fields("/user/grant"), amount="5", reason="no callback", receipt=receipt)
+    assert receipt in browser.page.text
+    browser.post("/user/grant", **browser.fields("/user/grant"), confirmed="yes")
+    assert engine.available(user) == 6 and receipt in browser.get("/user", id=user)
+    engine.fund(user, 5, reference=receipt)
+    assert engine.available(user) == 6
+
+
+def test_every_page_is_logged_with_its_key(engine: Pluct, browser: Browser, key: dict[str, str]) -> None:
+    """Who looked at what, who tried to come in, and what was refused; and the pages are counted."""
+    browser.get("/ticket", id="none")
+    id = browser.page.headers["x-request-id"]
+    Browser(engine.url).sign_in({"Authorization": "Bearer wrong"})
+    until(lambda: id in engine.log)
+    (line,) = [json.loads(line) for line in engine.log.splitlines() if id in line]
+    keys = {each["id"] for each in engine.json("keys", "list")["keys"] if each["role"] == "operator"}
+    assert line["route"] == "/console/ticket" and line["code"] == "ticket_not_found" and line["caller"] in keys
+    until(lambda: '"route":"/console/sign-in","status":401' in engine.log)
+    assert 'route="/console/ticket",status="404"' in engine.client.get("/metrics").text
 
 
 def test_two_operators_do_not_do_it_twice(engine: Pluct, browser: Browser, key: dict[str, str]) -> None:

@@ -150,7 +150,8 @@ ROOMS = {
     "pluct.console": Room(
         {
             *CORE, "pluct.analytics", "pluct.cashier", "pluct.commands.once", "pluct.commands.text", "pluct.console",
-            "pluct.deliveries", "pluct.engine", "pluct.live_log", "pluct.money", "pluct.mpesa_statement.CURRENCY",
+            "pluct.deliveries", "pluct.engine", "pluct.live_log", "pluct.money",
+            "pluct.mpesa_statement.CURRENCY", "pluct.observe.Event",
             "pluct.reconcile", "pluct.signing", "pluct.statements", "pluct.web.address",
         },
         STANDARD | {"jinja2", "starlette"},
@@ -207,6 +208,7 @@ CLOCKS = {
     "pluct.app": {"time.time_ns"},  # the one wall clock: `now_ms`
     "pluct.issuers": {"time.monotonic"},  # how old the keys are
     "pluct.console.log": {"time.monotonic"},  # how long ago it was looked who is signed in
+    "pluct.console.site": {"time.perf_counter"},  # the log line: how long it took
     "pluct.console.health": {"time.perf_counter"},  # how long a commit takes
     "pluct.workers": {"time.monotonic"},  # how often workers died of late
     "pluct.tickets": {"time.time"},  # the default clock of new ids

@@ -185,8 +185,10 @@ def quantile(counts: Sequence[float], share: float) -> float:
 
 
 def summed(tally: Tally) -> list[float]:
-    """The latencies of all routes together."""
+    """The latencies of all routes together, without the console's pages: people wait for those, and not for much."""
     found = [0.0] * (len(BUCKETS_SECONDS) + 2)
-    for counts in tally.seconds.values():
+    for route, counts in tally.seconds.items():
+        if route.startswith("/console"):
+            continue
         found = [a + b for a, b in zip(found, counts, strict=True)]
     return found

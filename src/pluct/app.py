@@ -64,6 +64,7 @@ SHARE_SECONDS = 1.0
 FLUSH_SECONDS = 5.0  # of sums, as analytics show them
 FOLLOW_SECONDS = 1.0  # what was changed about signing keys is known everywhere that soon
 CATCH_UP_SECONDS = 600.0
+COUNT_SECONDS = 15.0  # of what waits for an operator
 GATEWAY_CONNECTIONS_MAX = 100
 #: Of an OpenID Connect provider's key set.
 ISSUER_SECONDS_MAX, ISSUER_BYTES_MAX = 5.0, 256 * 1024
@@ -226,6 +227,7 @@ def build(
         if cashier.gateways:
             sweeps.append((cashier.sweep, CHECKOUTS_MAX, SWEEP_SECONDS))
             sweeps.append((cashier.catch_up, sys.maxsize, CATCH_UP_SECONDS))
+        sweeps.append((cashier.count_waiting, 1, COUNT_SECONDS))
         sweeps.append((sums.flush, 1, FLUSH_SECONDS))
         if deliverer is not None:
             sweeps.append((deliverer.sweep, 1, SWEEP_SECONDS))

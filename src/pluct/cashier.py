@@ -64,6 +64,8 @@ AFTERWARDS_MAX = 500
 _RECEIPT = re.compile(r"\b(?=[A-Z0-9]*[0-9])[A-Z][A-Z0-9]{9}\b")
 RECEIPTS_MAX = 5
 PHONE_CHECKOUTS_MAX = 50
+#: Payments that wait for an operator are counted up to here; more are shown as "100+".
+WAITING_MAX = 100
 #: Users suggested for a payment, and how many of the newest requests are looked through for its receipt.
 SUGGESTIONS_MAX, SUGGESTED_FROM_MAX = 5, 50
 #: The gateway of events that a user's own word made.
@@ -436,6 +438,18 @@ class Cashier:
         found = await self._store.payments(state, gateway, limit + 1, cursor)
         following = found[limit].id if len(found) > limit else None
         return [(payment, await self._store.payment_events([payment.id])) for payment in found[:limit]], following
+
+    async def waiting(self) -> dict[str, int]:
+        """How many payments wait for an operator, by state; each is counted up to `WAITING_MAX`."""
+        return {
+            state: len(await self._store.payments(state, None, WAITING_MAX, None))
+            for state in ("unmatched", "review", "disputed")
+        }
+
+    async def count_waiting(self) -> int:
+        """Tell the metrics how many wait."""
+        self._engine.observer.waiting(await self.waiting())
+        return 0
 
     async def search(self, typed: str) -> tuple[list[Checkout], list[Payment]]:
         """What somebody may mean who types a payment code, a phone number or a receipt: checkouts, and payments."""

@@ -181,6 +181,7 @@ class Observer:
         self._dropped_earlier = counts.dropped
         self.feed: Callable[[Event], None] | None = None  #: told of every request, while somebody watches
         self._letters: tuple[int, int, int | None] | None = None
+        self._waiting: dict[str, int] = {}
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -209,6 +210,10 @@ class Observer:
     def letters(self, counts: tuple[int, int, int | None]) -> None:
         """How many events wait to be delivered, how many are dead, and since when (ms) the oldest waits."""
         self._letters = counts
+
+    def waiting(self, counts: dict[str, int]) -> None:
+        """How many payments wait for an operator, by state."""
+        self._waiting = counts
 
     def counted(self) -> tuple[dict[tuple[str, int], int], dict[str, list[float]]]:
         """What this process has counted: requests by route and status, latencies by route. Copies."""
@@ -260,6 +265,11 @@ class Observer:
             oldest = GaugeMetricFamily("pluct_events_oldest_timestamp_seconds", "When the oldest waiting event came.")
             oldest.add_metric([], 0 if since is None else since / 1000)
             yield oldest
+        if self._waiting:
+            waits = GaugeMetricFamily("pluct_payments_waiting", "Payments that wait for an operator.", labels=["state"])
+            for state, count in self._waiting.items():
+                waits.add_metric([state], count)
+            yield waits
         dropped = GaugeMetricFamily("pluct_log_lines_dropped", "Log lines nobody took.")
         dropped.add_metric([], counts.dropped)
         yield dropped

@@ -7,14 +7,16 @@ from starlette.responses import Response
 
 from pluct import analytics
 from pluct.analytics import STEP_MS, Step, Tally, quantile, summed
+from pluct.cashier import WAITING_MAX
 from pluct.console.page import Page
 from pluct.engine import Engine
 from pluct.errors import InvalidRequest
 
-#: Counted up to here; more is shown as "100+".
-COUNT_MAX = 100
 #: What is shown: in which steps, and how many.
 SPANS: dict[str, tuple[Step, int]] = {"hour": ("minute", 60), "day": ("hour", 24), "month": ("day", 30)}
+_WAITING = {
+    "unmatched": "payment{} of nobody known", "review": "payment{} to be reviewed", "disputed": "payment{} disputed",
+}  # fmt: skip
 _VENDS = ("/v1/vend-token", "/vend-token")
 _CREDITS = {
     "grantedPaid": "paid for", "grantedPromotional": "given", "held": "held", "captured": "captured",
@@ -53,23 +55,20 @@ async def show(engine: Engine, page: Page) -> Response:
     for tally in found.values():
         total.add(tally)
     return page.show(
-        "overview.html", attention=await _attention(engine), count_max=COUNT_MAX, span=span, spans=SPANS, step=step,
-        points=points, whole=_point(first, total, count * length), charts=_charts(points) if found else [],
+        "overview.html", attention=await _attention(engine, page), count_max=WAITING_MAX, span=span, spans=SPANS,
+        step=step, points=points, whole=_point(first, total, count * length), charts=_charts(points) if found else [],
         credits=[(text, total.credits.get(name, 0)) for name, text in _CREDITS.items() if total.credits.get(name)],
         money=[(*_named(name), *sums) for name, sums in sorted(total.money.items())],
     )  # fmt: skip
 
 
-async def _attention(engine: Engine) -> list[tuple[int, str, str]]:
+async def _attention(engine: Engine, page: Page) -> list[tuple[int, str, str]]:
     """What somebody should look at: how many, what, and where it is shown."""
-    store = engine.store
-    _, dead, _ = await store.letter_counts()
-    waits = [
-        (len(await store.payments("unmatched", None, COUNT_MAX, None)), "payment{} of nobody known", "unmatched"),
-        (len(await store.payments("review", None, COUNT_MAX, None)), "payment{} to be reviewed", "review"),
-        (len(await store.payments("disputed", None, COUNT_MAX, None)), "payment{} disputed", "disputed"),
+    _, dead, _ = await engine.store.letter_counts()
+    found = [
+        (count, _WAITING[state], f"/console/payments?state={state}")
+        for state, count in (await page.cashier.waiting()).items()
     ]
-    found = [(count, text, f"/console/payments?state={state}") for count, text, state in waits]
     found.append((dead, "event{} that could not be delivered", "/console/events?state=dead"))
     return [(count, text.format("" if count == 1 else "s"), address) for count, text, address in found if count]
 

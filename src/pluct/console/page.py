@@ -51,7 +51,8 @@ def _time(at: int | None) -> str:
     return "" if at is None else datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _iso(at: int) -> str:
+def iso(at: int) -> str:
+    """Milliseconds as programs read them (RFC 3339)."""
     return datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -63,7 +64,7 @@ _environment = jinja2.Environment(
     loader=_Templates(), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
 )
 _environment.filters |= {
-    "time": _time, "iso": _iso, "credits": lambda number: f"{number:,}",
+    "time": _time, "iso": iso, "credits": lambda number: f"{number:,}",
     "money": lambda minor, currency: f"{currency} {decimal_text(minor, currency)}" if currency else "",
 }  # fmt: skip
 _environment.globals |= {"link": _link, "sms_link": lambda text: "sms:?" + urlencode({"body": text}, quote_via=quote)}

@@ -1,7 +1,9 @@
 """The console as an ASGI application: its routes, and the one way in that all its pages share."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -21,11 +23,22 @@ from pluct.console import (
     tickets,
     users,
 )  # fmt: skip
-from pluct.console.page import HEADERS, Handler, Page, chart_library, read_form, render, require_same_site, static
+from pluct.console.page import (
+    HEADERS,
+    Handler,
+    Page,
+    chart_library,
+    iso,
+    read_form,
+    render,
+    require_same_site,
+    static,
+)  # fmt: skip
 from pluct.console.sessions import SECONDS_MAX, Sessions
 from pluct.engine import Engine
 from pluct.errors import Fault, Forbidden, PluctError
 from pluct.live_log import LiveLog
+from pluct.observe import Event
 from pluct.web.address import client_address
 
 logger = logging.getLogger("pluct.console")
@@ -83,14 +96,32 @@ class Console:
     def router(self) -> Router:
         """The application."""
         routes = [
-            Route("/console/sign-in", self._sign_in, methods=["GET", "POST"]),
-            Route("/console/sign-out", self._sign_out, methods=["POST"]),
+            self._route("/console/sign-in", self._sign_in, "GET", "POST"),
+            self._route("/console/sign-out", self._sign_out, "POST"),
             *(Route(f"/console/static/{name}", _file(name, kind)) for name, kind in _STATIC.items()),
             Route("/console/static/chart.js", _compressed(chart_library())),
-            Route("/console/log/stream", self._inside(log.stream)),
-            *(Route(path, self._inside(handle), methods=[method]) for method, path, handle in PAGES),
+            self._route("/console/log/stream", self._inside(log.stream), "GET"),
+            *(self._route(path, self._inside(handle), method) for method, path, handle in PAGES),
         ]
         return Router(routes, redirect_slashes=False, default=None)
+
+    def _route(self, path: str, endpoint: Callable[[Request], Awaitable[Response]], *methods: str) -> Route:
+        """A page, logged and counted like every other request, with the key of whoever asked."""
+
+        async def observed(request: Request) -> Response:
+            started, id = time.perf_counter(), secrets.token_hex(8)
+            request.state.code = request.state.key = None
+            answer = await endpoint(request)
+            answer.headers["x-request-id"] = id
+            self._engine.observer.request(
+                Event(
+                    iso(self._engine.now()), id, request.method, path, answer.status_code,
+                    round((time.perf_counter() - started) * 1000, 3), request.state.code, caller=request.state.key,
+                )
+            )  # fmt: skip
+            return answer
+
+        return Route(path, observed, methods=list(methods))
 
     async def _sign_in(self, request: Request) -> Response:
         """Show an operator's key, once."""
@@ -102,7 +133,9 @@ class Console:
             address = client_address(request.scope, self._proxy_hops)
             signed_in = await self._sessions.sign_in(form.get("key", ""), address)
         except PluctError as error:
+            request.state.code = error.code
             return render("sign-in.html", error.status, problem=error.sentence)
+        request.state.key = signed_in.key.id
         answer = RedirectResponse("/console", 303, headers=HEADERS)
         answer.set_cookie(
             COOKIE, signed_in.cookie, SECONDS_MAX, path="/console", secure=self._secure, httponly=True,
@@ -119,7 +152,7 @@ class Console:
         answer.delete_cookie(COOKIE, path="/console", secure=self._secure, httponly=True, samesite="strict")
         return answer
 
-    def _inside(self, handle: Handler) -> Callable[[Request], "object"]:
+    def _inside(self, handle: Handler) -> Callable[[Request], Awaitable[Response]]:
         """A page for whoever is signed in; everybody else is asked to."""
 
         async def endpoint(request: Request) -> Response:
@@ -132,6 +165,7 @@ class Console:
                 signed_in = await self._sessions.of(request.cookies.get(COOKIE))
                 if signed_in is None:
                     return RedirectResponse("/console/sign-in", 303, headers=HEADERS)
+                request.state.key = signed_in.key.id
                 if request.method == "POST":
                     require_same_site(request)
                     form, file = await read_form(request)
@@ -149,6 +183,7 @@ class Console:
 
 
 def _refused(request: Request, signed_in: object, error: PluctError) -> Response:
+    request.state.code = error.code
     return render(
         "refused.html", error.status, signed_in=signed_in, path=request.url.path, title=error.title,
         problem=error.sentence,

@@ -72,12 +72,15 @@ async def grant(engine: Engine, page: Page) -> Response:
     if amount < 1:
         raise InvalidRequest("Amount must be at least 1.")
     category: Category = "promotional" if page.form.get("category") == "promotional" else "paid"
+    receipt = page.form.get("receipt", "").strip()
+    reference = text(receipt, "Receipt") if receipt else None
     if "confirmed" not in page.form:
-        return _preview(page, "grant", "Grant credits", wallet, amount, reason, category=category)
+        return _preview(page, "grant", "Grant credits", wallet, amount, reason, category=category, receipt=receipt)
     nonce, seen = page.field("once"), page.number("seen")
     granted = await engine.grant(
         wallet.user_id, amount, source="operator", actor=page.signed_in.actor, category=category, reason=reason,
-        claim=once("console grant", page.signed_in.actor, nonce, wallet.user_id, amount, category, reason), seen=seen,
+        reference=reference, seen=seen,
+        claim=once("console grant", page.signed_in.actor, nonce, wallet.user_id, amount, category, reason, reference),
     )  # fmt: skip
     entry = (await engine.history(wallet.user_id, 1, None))[0]
     assert granted.grant_id
