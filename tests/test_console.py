@@ -12,6 +12,7 @@ import pytest
 from conftest import Pluct, new_id, until
 from console_client import Browser
 from paying import PATH_TOKEN, paying
+from pluct.console import page as pages_module
 from pluct.console import site
 from postgres import fresh_database
 
@@ -105,6 +106,24 @@ def test_a_session_ends(engine: Pluct) -> None:
     assert "Operator key" in browser.get("")
 
 
+def test_only_pages_and_their_files_are_there(browser: Browser) -> None:
+    """No folder, no file beside those in the table, and no address leads elsewhere."""
+    for path in ("/static/", "/static/../page.py", "/static/%2e%2e/page.py", "/static/console.css/", "/static/x.js"):
+        browser.get(path)
+        assert browser.page.status_code == 404, path
+    for path in ("/sign-in?next=https://evil.example", "/users?q=//evil.example", "?next=https://evil.example"):
+        browser.get(path)
+        assert browser.page.url.host == "127.0.0.1" and browser.page.status_code == 200, path
+
+
+def test_scripts_set_text_and_keep_nothing() -> None:
+    """What comes in is never made into markup or code, and nothing is put where other scripts could find it."""
+    scripts = [pages_module.static(name).decode() for name in ("console.js", "charts.js", "log.js")]
+    assert all('"use strict"' in script for script in scripts)
+    for word in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval(", "new Function", "Storage"):
+        assert not [script for script in scripts if word in script], word
+
+
 def test_guessing_is_slowed_down(make_pluct: Make) -> None:
     """Ten wrong keys from one address, and it waits, the right key or not; others do not."""
     engine = make_pluct(toml="[http]\nproxy_hops = 1\n")
@@ -129,6 +148,7 @@ def test_every_page_keeps_strangers_out(browser: Browser) -> None:
             assert browser.page.headers["cache-control"] in ("no-store", "no-cache"), path
         assert browser.page.status_code in (200, 400, 404)
         assert not {name for name in browser.page.headers if name.startswith("access-control-")}, path
+        assert not re.search(r'href="[^"]*(?:form_token|pluct_operator)', browser.page.text), path
         assert not re.search(r"(?:src|href)=\"(?:https?:)?//|<style|\son\w+=|javascript:", browser.page.text), path
 
 
@@ -260,6 +280,9 @@ def test_text_from_outside_stays_text(engine: Pluct, browser: Browser) -> None:
     browser.get("/user", id=user)
     browser.post("/user/adjust", **browser.fields("/user/adjust"), amount="1", reason=MARKUP)
     pages = [browser.page.text, browser.post("/user/adjust", **browser.fields("/user/adjust"), confirmed="yes")]
+    for typed in ("' OR 1=1 --", "%", "_", "{{ 7 * 7 }}", "${7*7}", "\u202eanima", "\u0000", "../../etc/passwd"):
+        page = browser.get("/users", q=typed)  # is text, too
+        assert "/console/user?id=" not in page and ">49<" not in page and browser.page.status_code in (200, 400)
     pages += [browser.get("/users", q=MARKUP), browser.get("/user", id=user), browser.get("/user", id=MARKUP)]
     for page in pages:
         assert "<script>alert" not in page and "<img" not in page

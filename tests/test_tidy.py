@@ -396,6 +396,17 @@ def missing_promise(found: Source) -> Iterator[str]:
         yield "1: the module has no docstring"
 
 
+POWER = re.compile(
+    r"^(?:builtins\.)?(?:eval|exec|compile)$|^subprocess\b|^os\.(?:system|popen|exec\w*|spawn\w*|posix_spawn\w*)$"
+)
+
+
+def strange_powers(found: Source) -> Iterator[str]:
+    """Code made at run time, and programs started: nothing that comes in may ever reach either."""
+    yield from (f"{line}: uses {name}" for line, name in uses(found) if POWER.search(name))
+    yield from (f"{line}: imports {name}" for line, name in imports(found) if POWER.search(name))
+
+
 def undocumented(found: Source) -> Iterator[str]:
     """Public classes, functions and methods without a docstring."""
 
@@ -425,7 +436,9 @@ def unspoken_tests(found: Source) -> Iterator[str]:
 
 
 EVERYWHERE: list[Check] = [unspoken_tests, missing_promise, long_functions, long_files, swallowed, vague_names]
-IN_THE_PACKAGE: list[Check] = [strange_imports, strange_clocks, strange_environment, strange_prints, undocumented]
+IN_THE_PACKAGE: list[Check] = [
+    strange_imports, strange_clocks, strange_environment, strange_powers, strange_prints, undocumented,
+]  # fmt: skip
 
 
 def findings(check: Check, sources: list[Source]) -> list[str]:
@@ -446,6 +459,10 @@ def test_the_package_is_tidy(check: Check) -> None:
 
 
 BITES: list[tuple[Check, str, str]] = [
+    (strange_powers, "pluct.app", "eval('1')"),
+    (strange_powers, "pluct.app", "import subprocess"),
+    (strange_powers, "pluct.app", "from os import system"),
+    (strange_powers, "pluct.app", "import os\nos.popen('ls')"),
     (strange_imports, "pluct.model", "from pluct.errors import Refusal"),
     (strange_imports, "pluct.model", "import datetime"),
     (strange_imports, "pluct.errors", "import msgspec"),
