@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import Pluct, opened, refused
+from paying import paying
 from pluct.app import now_ms
 from pluct.errors import InvalidRequest
 from pluct.limits import KEYS_MAX, SLOTS, LocalTurns, Rate, rate, take
@@ -165,6 +166,22 @@ def test_a_key_is_used_so_often(engine: Pluct) -> None:
     for _ in range(7):
         assert engine.client.get(wallet, headers={"Authorization": "Bearer pluct_operator_x"}).status_code == 401
         engine.funded(1)
+
+
+def test_a_phone_is_prompted_so_often(make_pluct: Make) -> None:
+    """Whoever asks for it, and in whichever spelling of its number; other phones are."""
+    toml = '[limits]\nprompts_per_phone = "2/hour"\nclaims_per_user = "1/hour"\n'
+    with paying(make_pluct, "ok", toml) as world:
+        for user, phone in (("amina", "0712345678"), ("juma", "+254712345678")):
+            assert world.buy(user, phone=phone)["state"]
+        body = {"userId": "brian", "pack": "starter", "gateway": "daraja", "phone": "254712345678"}
+        late = refused(world.engine.post("/v1/checkouts", body), 429, "rate_limited")
+        assert late["detail"].startswith("A phone is prompted at most 2/hour")
+        assert world.buy("brian", phone="0712345679")["state"]
+        asked = {"userId": "amina", "reason": "paid", "reference": "SLK4H7R2T0"}
+        assert world.engine.post("/v1/credits/request", asked).status_code == 200
+        refused(world.engine.post("/v1/credits/request", asked), 429, "rate_limited")
+        assert world.engine.post("/v1/credits/request", asked | {"userId": "juma"}).status_code == 200
 
 
 def test_wrong_limits_are_named(make_pluct: Make) -> None:

@@ -147,6 +147,8 @@ class Cashier:
         if gateway.needs_phone and not phone:
             raise InvalidRequest(f"phone is required: {gateway_name} prompts it for the payment.")
         number = phone_number(phone) if phone and gateway.needs_phone else None
+        if number is not None:
+            await self._engine.limits.prompt(self.privacy.phone_hash(number).hex())
         claims = () if key is None else (once("checkout", user_id, key, user_id, pack_id, gateway_name, number),)
         now, token, ask_after = self._clock(), secrets.token_hex(20), gateway.ask_after(0)
         checkout = Checkout(
@@ -361,6 +363,7 @@ class Cashier:
         It is credited if a receipt in their words names an unmatched payment, of that amount if one is given (as money
         is written; "" and "0": any), and its code or its phone fits a checkout of theirs.
         """
+        await self._engine.limits.claim(user_id)
         found = await self._claimed(amount, f"{reference} {reason}")
         if found is not None and found.settled and found.user_id == user_id:
             return True, True

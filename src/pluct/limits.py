@@ -107,6 +107,8 @@ class Rates(msgspec.Struct, frozen=True):
     vend_per_user: Rate | None = None
     register_per_address: Rate | None = None
     requests_per_key: Rate | None = None
+    prompts_per_phone: Rate | None = None
+    claims_per_user: Rate | None = None
 
 
 class Limits:
@@ -129,6 +131,16 @@ class Limits:
         """Somebody at this address registers."""
         if self._rates.register_per_address is not None:
             await self._take("register_per_address", address, self._rates.register_per_address, "An address registers")
+
+    async def prompt(self, phone: str) -> None:
+        """A phone is to be prompted for a payment; `phone` is its hash."""
+        if self._rates.prompts_per_phone is not None:
+            await self._take("prompts_per_phone", phone, self._rates.prompts_per_phone, "A phone is prompted")
+
+    async def claim(self, user_id: str) -> None:
+        """A user says that they have paid."""
+        if self._rates.claims_per_user is not None:
+            await self._take("claims_per_user", user_id, self._rates.claims_per_user, "A user asks for credits")
 
     async def _take(self, name: str, key: str, rate: Rate, who: str) -> None:
         digest = blake2b(f"{name} {rate.count} {rate.seconds} {key}".encode("utf-8", "surrogatepass"), digest_size=16)
