@@ -178,6 +178,9 @@ class Console:
             except Exception:
                 logger.exception("the console's %s failed", request.url.path)
                 return _refused(request, signed_in, Fault())
+            finally:
+                if file is not None:
+                    file.close()
 
         return endpoint
 
