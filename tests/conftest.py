@@ -83,11 +83,13 @@ class Pluct:
     def database(self) -> Path:
         return self.folder / "data" / "pluct.db"
 
-    def run(self, *arguments: str, exit_code: int | None = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *arguments: str, exit_code: int | None = 0, stdin: str = "", **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run one command to its end."""
         done = subprocess.run(
             [sys.executable, "-m", "pluct", *arguments], cwd=self.folder, env=self.environment | environment,
-            capture_output=True, text=True, timeout=120, check=False,
+            capture_output=True, text=True, timeout=120, check=False, input=stdin,
         )  # fmt: skip
         assert "Traceback" not in done.stdout + done.stderr, done.stderr
         assert exit_code is None or done.returncode == exit_code, (arguments, done.returncode, done.stdout, done.stderr)

@@ -7,13 +7,15 @@ import re
 import select
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import click
 import pytest
 
 from conftest import Pluct
+from pluct.cli import cli
 
 
 @pytest.fixture
@@ -21,14 +23,14 @@ def pluct(make_pluct: Callable[..., Pluct]) -> Pluct:
     return make_pluct()
 
 
-COMMANDS = [
-    [], ["serve"], ["keys"], ["keys", "create"], ["keys", "list"], ["keys", "revoke"], ["credits"],
-    ["credits", "grant"],
-    ["credits", "adjust"], ["credits", "show"], ["credits", "history"], ["check"], ["migrate"], ["copy"], ["import-kv"],
-    ["payments"], ["payments", "list"], ["payments", "show"], ["payments", "assign"], ["payments", "write-off"],
-    ["payments", "requests"], ["payments", "reconcile"], ["daraja"], ["daraja", "register-urls"],
-    ["signing-keys"], ["signing-keys", "list"], ["signing-keys", "rotate"], ["signing-keys", "retire"],
-]  # fmt: skip
+def commands(group: click.Group, *before: str) -> Iterator[list[str]]:
+    """A group and all that is in it, as it is typed."""
+    yield [*before]
+    for name, command in group.commands.items():
+        yield from commands(command, *before, name) if isinstance(command, click.Group) else [[*before, name]]
+
+
+COMMANDS = [*commands(cli)]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -55,6 +57,28 @@ def test_a_key_is_made_listed_and_revoked(server: Pluct) -> None:
     assert "revokedAt" in server.json("keys", "revoke", made["id"])
     assert server.client.get("/v1/wallets/u", headers=headers).status_code == 401
     assert made["secret"].encode() not in server.database.read_bytes()
+
+
+def test_tickets_are_shown_and_given_back(server: Pluct) -> None:
+    """Many at once, each once however often it is said; what cannot be is named, and the rest is done."""
+    user = server.funded(5)
+    ids = [server.post("/v1/vend-token", {"userId": user}).json()["ticketId"] for _ in range(3)]
+    shown = server.json("tickets", "show", ids[0])
+    assert (shown["state"], shown["userId"], shown["returnedAmount"]) == ("captured", user, 0)
+    assert ids[0] in server.run("tickets", "show", ids[0]).stdout
+    done = server.json("tickets", "void", *ids[:2], "--reason", "outage")
+    assert done["ok"] and [ticket["ticketId"] for ticket in done["tickets"]] == ids[:2]
+    assert server.available(user) == 4
+    again = server.run("tickets", "void", *ids, "none", "--reason", "outage", "--json", exit_code=1)
+    said = json.loads(again.stdout)
+    assert [ticket["ticketId"] for ticket in said["tickets"]] == ids[2:] and not said["ok"]
+    assert [(each["ticketId"], each["code"]) for each in said["refused"]] == [
+        (ids[0], "ticket_already_settled"), (ids[1], "ticket_already_settled"), ("none", "ticket_not_found"),
+    ]  # fmt: skip
+    assert server.available(user) == 5
+    entry = server.json("credits", "history", user)["entries"][0]
+    assert entry["reason"] == "outage" and entry["actor"].startswith("cli")
+    assert "No ids were given" in server.run("tickets", "void", "-", "--reason", "r", exit_code=1, stdin="\n").stderr
 
 
 def test_credits_are_granted_adjusted_and_shown(server: Pluct) -> None:

@@ -196,6 +196,13 @@ ROOMS = {
         },
         STANDARD | {"click", "rich"},
     ),
+    "pluct.cli_tickets": Room(
+        {
+            "pluct.commands.text", "pluct.engine", "pluct.errors", "pluct.model.Ticket", "pluct.terminal",
+            "pluct.web.v1",
+        },
+        STANDARD | {"click"},
+    ),
     "pluct.cli_users": Room(
         {"pluct.app", "pluct.commands.text", "pluct.engine", "pluct.terminal"}, STANDARD | {"click"}
     ),

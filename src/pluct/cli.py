@@ -26,6 +26,7 @@ from pluct import (
     cli_reconcile,
     cli_signing,
     cli_statement,
+    cli_tickets,
     cli_users,
     kv_import,
     settings,
@@ -428,6 +429,7 @@ cli.add_command(cli_signing.signing_keys)
 cli.add_command(cli_gate.gate)
 cli.add_command(cli_statement.show_statement)
 cli.add_command(cli_users.users)
+cli.add_command(cli_tickets.tickets)
 cli.add_command(cli_events.events)
 cli.add_command(cli_log.follow)
 

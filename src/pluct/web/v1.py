@@ -254,7 +254,7 @@ async def redeem(engine: Engine, call: Call) -> Answer:
     """Accept a ticket, once."""
     body: RedeemBody = call.body
     changed = await engine.redeem(body.token, access.claim(call, "redeem", body.client_request_id, body.token))
-    return Answer(ticket_answer(changed.ticket, call, ok=True), replayed=changed.replayed)
+    return Answer(ticket_answer(changed.ticket, call.request_id, ok=True), replayed=changed.replayed)
 
 
 async def capture(engine: Engine, call: Call) -> Answer:
@@ -265,7 +265,7 @@ async def capture(engine: Engine, call: Call) -> Answer:
         raise InvalidRequest("amount must be at least 1; to keep nothing, void the ticket.")
     claim = access.claim(call, "capture", body.client_request_id, ticket_id, body.amount)
     changed = await engine.capture(ticket_id, body.amount, claim)
-    return Answer(ticket_answer(changed.ticket, call), replayed=changed.replayed)
+    return Answer(ticket_answer(changed.ticket, call.request_id), replayed=changed.replayed)
 
 
 async def void(engine: Engine, call: Call) -> Answer:
@@ -274,12 +274,12 @@ async def void(engine: Engine, call: Call) -> Answer:
     ticket_id, reason = text(call.path["id"], "the ticket's id"), _sentence(body.reason)
     claim = access.claim(call, "void", body.client_request_id, ticket_id, reason)
     changed = await engine.void(ticket_id, reason, call.caller.id, claim)
-    return Answer(ticket_answer(changed.ticket, call), replayed=changed.replayed)
+    return Answer(ticket_answer(changed.ticket, call.request_id), replayed=changed.replayed)
 
 
 async def ticket(engine: Engine, call: Call) -> Answer:
     """One ticket."""
-    return Answer(ticket_answer(await engine.ticket(text(call.path["id"], "the ticket's id")), call))
+    return Answer(ticket_answer(await engine.ticket(text(call.path["id"], "the ticket's id")), call.request_id))
 
 
 def balance_answer(w: Wallet, request_id: str) -> BalanceAnswer:
@@ -326,12 +326,12 @@ def entry_answer(e: Entry) -> EntryAnswer:
     )  # fmt: skip
 
 
-def ticket_answer(t: Ticket, call: Call, ok: bool | None = None) -> TicketAnswer:
+def ticket_answer(t: Ticket, request_id: str, ok: bool | None = None) -> TicketAnswer:
     """A ticket as it is shown."""
     return TicketAnswer(
         ticket_id=t.id, user_id=t.user_id, action=t.action, cost=t.cost, state=t.state, issued_at=rfc3339(t.issued_at),
         expires_at=rfc3339(t.expires_at), captured_amount=t.captured, returned_amount=t.returned,
-        request_id=call.request_id, ok=ok, redeemed_at=None if t.redeemed_at is None else rfc3339(t.redeemed_at),
+        request_id=request_id, ok=ok, redeemed_at=None if t.redeemed_at is None else rfc3339(t.redeemed_at),
         report_before=None if t.state != "redeemed" or t.report_before is None else rfc3339(t.report_before),
     )  # fmt: skip
 
