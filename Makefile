@@ -1,5 +1,5 @@
 # The few commands. Everything runs from .venv, made from hash-checked locks.
-.PHONY: setup run sandbox demo test check bench coverage mutants judge lock
+.PHONY: setup run sandbox demo test check bench coverage mutants judge screenshots lock
 UV := $(shell command -v uv 2>/dev/null || echo .venv/bin/uv)
 STAMP := .venv/.installed
 
@@ -49,6 +49,10 @@ demo: setup
 judge: setup
 	cd tests && ../.venv/bin/python -m judges.daraja_mock
 	cd tests && ../.venv/bin/python -m judges.localstripe
+
+# Every page of the console, in docs/screenshots. It needs Chromium.
+screenshots: setup
+	cd tests && ../.venv/bin/python -m screenshots
 
 lock:
 	$(UV) pip compile -q --generate-hashes --universal --no-emit-index-url --no-header pyproject.toml -o requirements.lock
