@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import TYPE_CHECKING, Protocol, cast
+from urllib.parse import urlsplit
 
 import msgspec
 import uvicorn
@@ -261,7 +262,8 @@ def _facts(settings: Settings) -> dict[str, str]:
         "Reads": "from a replica" if settings.read_database else "from the ledger itself",
         "Tickets": f"signed with {settings.signing}",
         "Users": "whoever the app says" if settings.user_auth == "open" else "by user tokens",
-        "Events out": f"to {len(settings.webhooks.subscriptions)} addresses",
+        "Events out": ", ".join(str(urlsplit(one.url).hostname) for one in settings.webhooks.subscriptions)
+        or "to nobody",
     }
 
 

@@ -35,7 +35,8 @@ async def show(engine: Engine, page: Page) -> Response:
     findings.append(Finding("Events out", not dead and (since is None or since > now - EVENT_LATE_MS), said, since))
     rows = await store.sums("minute", now - SEEN_MS, now + 1)
     processes = len({row.process for row in rows})
-    findings.append(Finding("Server processes", True, f"{max(processes, 1)} at work in the last minutes"))
+    said = f"{max(processes, 1)} at work in the last {SEEN_MS // 60_000} minutes"
+    findings.append(Finding("Server processes", True, said))
     gateways = []
     for name in page.cashier.gateways:
         newest = await store.payments(None, name, 1, None)

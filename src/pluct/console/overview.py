@@ -32,8 +32,8 @@ class Point(NamedTuple):
     vended: int
     refused: int
     failed: int
-    p50: float
-    p99: float
+    p50: float | None
+    p99: float | None
     cpu: float
     granted: int
     captured: int
@@ -84,8 +84,10 @@ def _point(at: int, tally: Tally, length: int) -> Point:
         elif route in _VENDS:
             refused += count
     latency, credits = summed(tally), tally.credits.get
+    asked = any(latency)  # otherwise nobody waited, which is not the same as 0 ms
     return Point(
-        at, vended, refused, failed, round(quantile(latency, 0.5), 2), round(quantile(latency, 0.99), 2),
+        at, vended, refused, failed, round(quantile(latency, 0.5), 2) if asked else None,
+        round(quantile(latency, 0.99), 2) if asked else None,
         round(tally.cpu_seconds * 100_000 / length, 1), credits("grantedPaid", 0) + credits("grantedPromotional", 0),
         credits("captured", 0), credits("returned", 0), credits("expired", 0),
     )  # fmt: skip

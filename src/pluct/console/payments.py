@@ -28,8 +28,10 @@ async def show(engine: Engine, page: Page) -> Response:
     """One payment with everything that was said of it."""
     payment, events = await page.cashier.payment(text(page.query.get("id", ""), "The payment's id"))
     suggestions = await page.cashier.suggestions(payment) if payment.state in ("unmatched", "review") else {}
+    chosen = page.query.get("user") or (next(iter(suggestions)) if len(suggestions) == 1 else "")
     return page.show(
-        "payment.html", payment=payment, events=events, done="done" in page.query, suggestions=suggestions
+        "payment.html", payment=payment, events=events, done="done" in page.query, suggestions=suggestions,
+        chosen=chosen,
     )  # fmt: skip
 
 

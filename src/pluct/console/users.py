@@ -40,7 +40,8 @@ async def show(engine: Engine, page: Page) -> Response:
     """One user."""
     user_id = text(page.query.get("id", ""), "The user id")
     checkouts, payments = await page.cashier.of_user(user_id, BOUGHT_MAX)
-    wallet = await (engine.balance if checkouts else engine.wallet)(user_id)
+    wallet = await engine.balance(user_id)
+    actors = {f"key:{key.id}": key.name for key in await engine.store.api_keys()}
     cursor, only = page.query.get("cursor"), page.query.get("only") or None
     if only is not None and only not in FILTERS:
         raise InvalidRequest(f"A history shows everything, or only {', '.join(FILTERS)}.")
@@ -50,6 +51,7 @@ async def show(engine: Engine, page: Page) -> Response:
     return page.show(
         "user.html", wallet=wallet, lots=sorted(wallet.lots, key=_expiry), entries=entries, following=following,
         first=cursor is None, done=done, only=only, filters=FILTERS, checkouts=checkouts, payments=payments,
+        actors=actors, bought_max=BOUGHT_MAX,
     )  # fmt: skip
 
 

@@ -11,6 +11,11 @@ function label(at, step) {
     : time.toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit" });
 }
 
+// A value with none before it and none after it would be a line of no length.
+function alone(values, at) {
+  return values[at - 1] == null && values[at + 1] == null;
+}
+
 function draw(canvas) {
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
   const chart = JSON.parse(canvas.dataset.chart);
@@ -25,7 +30,8 @@ function draw(canvas) {
       labels: chart.at.map((at) => label(at, canvas.dataset.step)),
       datasets: chart.series.map((series) => ({
         label: series.name, data: series.values, backgroundColor: colour(series.colour),
-        borderColor: colour(series.colour), borderWidth: bars ? 0 : 2, pointRadius: 0, pointHitRadius: 12,
+        borderColor: colour(series.colour), borderWidth: bars ? 0 : 2, pointHitRadius: 12,
+        pointRadius: (at) => (alone(series.values, at.dataIndex) ? 2 : 0),
       })),
     },
     options: {
