@@ -6,6 +6,7 @@ What the pages say is made up and as good as the same each time, but for times, 
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Browser, Page
 
@@ -64,9 +65,10 @@ def _fill_the_log(page: Page, life: Life) -> None:
 def _take(page: Page, name: str) -> None:
     """The whole page, or as much of it as is worth keeping."""
     size: dict[str, float] = page.evaluate("({width: innerWidth, height: document.documentElement.scrollHeight})")
-    area = {"x": 0.0, "y": 0.0, "width": size["width"], "height": min(size["height"], HEIGHT_MAX)}
+    area: Any = {"x": 0.0, "y": 0.0, "width": size["width"], "height": min(size["height"], HEIGHT_MAX)}
     page.screenshot(
-        path=FOLDER / f"{name}.png", full_page=True, clip=area, animations="disabled", caret="hide", scale="css"  # type: ignore[arg-type]
+        path=FOLDER / f"{name}.png", full_page=True, clip=area, animations="disabled", caret="hide",
+        scale="css",
     )  # fmt: skip
 
 

@@ -7,6 +7,8 @@ from pluct.model import Letter, LetterState
 from pluct.stores import rows
 
 _LETTER = f"SELECT {rows.LETTER} FROM letters "
+#: Spelled out, so that the index of those is made use of.
+_UNDELIVERED = "state <> 'delivered' AND "
 _FIRST = (
     " AND NOT EXISTS (SELECT 1 FROM letters AS earlier WHERE earlier.state = 'pending' AND earlier.url = letters.url"
     " AND earlier.user_id = letters.user_id AND letters.user_id <> ''"
@@ -37,6 +39,8 @@ class OutboxRows:
         given = [("state = ", state), ("id <= ", cursor)]
         wanted = [(condition, value) for condition, value in given if value is not None]
         where = " AND ".join(f"{condition}${at}" for at, (condition, _) in enumerate(wanted, 1)) or "true"
+        if state in ("pending", "dead"):
+            where = _UNDELIVERED + where
         found = await self._rows(
             _LETTER + f"WHERE {where} ORDER BY id DESC LIMIT ${len(wanted) + 1}", *(value for _, value in wanted), limit
         )
@@ -70,8 +74,8 @@ class OutboxRows:
     async def letter_counts(self) -> tuple[int, int, int | None]:
         """See `Store.letter_counts`."""
         (row,) = await self._rows(
-            "SELECT (SELECT count(*) FROM letters WHERE state = 'pending'),"
-            " (SELECT count(*) FROM letters WHERE state = 'dead'),"
+            f"SELECT (SELECT count(*) FROM letters WHERE {_UNDELIVERED} state = 'pending'),"
+            f" (SELECT count(*) FROM letters WHERE {_UNDELIVERED} state = 'dead'),"
             " (SELECT min(at) FROM letters WHERE state = 'pending')"
         )
         return row[0], row[1], row[2]

@@ -336,8 +336,9 @@ class SqliteStore(PaymentReads, IdentityRows, OutboxRows, SumsRows, ConsoleRows)
 
     _sweep_sums = "DELETE FROM sums WHERE (step = 'minute' AND at < $1) OR (step = 'hour' AND at < $2)"
     _sweep_letters = (
-        "DELETE FROM letters WHERE id IN (SELECT id FROM letters WHERE (state = 'delivered' AND due_at < $1)"
-        " OR (state = 'dead' AND due_at < $2) LIMIT $3)"
+        "DELETE FROM letters WHERE id IN (SELECT id FROM letters WHERE"
+        " (state <> 'pending' AND state = 'delivered' AND due_at < $1)"
+        " OR (state <> 'pending' AND state = 'dead' AND due_at < $2) LIMIT $3)"
     )
 
     async def _rows(self, sql: str, *values: object) -> list[Any]:

@@ -1,12 +1,13 @@
 """Analytics, for operators: what happened when, step by step."""
 
+import asyncio
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
 from pluct import analytics
-from pluct.analytics import STEP_MS, Step, Tally, quantile, summed
+from pluct.analytics import STEP_MS, STEPS_AT_ONCE, Step, Tally, quantile, summed
 from pluct.engine import Engine
 from pluct.errors import InvalidRequest
 from pluct.money import decimal_text
@@ -77,7 +78,12 @@ async def show(engine: Engine, call: Call) -> Answer:
     until = engine.now() if query.until is None else _time(query.until, "to")
     since = until - DEFAULT_STEPS * STEP_MS[query.step] if query.since is None else _time(query.since, "from")
     found = await analytics.between(engine.store, since, until, query.step)
-    return Answer(AnalyticsAnswer(query.step, [_step(at, tally) for at, tally in found], call.request_id))
+    steps = []
+    for number, (at, tally) in enumerate(found, 1):
+        steps.append(_step(at, tally))
+        if number % STEPS_AT_ONCE == 0:
+            await asyncio.sleep(0)
+    return Answer(AnalyticsAnswer(query.step, steps, call.request_id))
 
 
 def _time(written: str, name: str) -> int:
