@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import Progress
 
-from bench import gate, hooks, limits, postgresql, servers, verifier
+from bench import console, gate, hooks, limits, postgresql, servers, verifier, watching
 from bench.harness import USERS, Bench
 from bench.ledgers import funded, grown
 
@@ -182,15 +182,16 @@ def main() -> None:
     everything |= {"postgresql": postgresql.vend, "postgresql_store": postgresql.store}
     everything |= {"postgresql_growth": postgresql.growth, "postgresql_vacuum": postgresql.vacuum}
     everything |= {"verifier": verifier.verify}
+    everything |= {"console": console.console, "analytics": watching.analytics, "live_log": watching.live_log}
     parser.add_argument("names", nargs="*", help=f"only these: {' '.join(everything)}; writes nothing")
     chosen = parser.parse_args()
-    console = Console()
-    with tempfile.TemporaryDirectory(prefix="bench") as folder, Progress(console=console) as progress:
+    screen = Console()
+    with tempfile.TemporaryDirectory(prefix="bench") as folder, Progress(console=screen) as progress:
         bench = Bench(Path(folder), chosen.quick, progress)
         for name in chosen.names or everything:
             everything[name](bench)
         text = report(bench, "make bench")
-    console.print(Markdown(text))
+    screen.print(Markdown(text))
     if not chosen.quick and not chosen.names:
         before, _, rest = PAGE.read_text().partition(BEGIN)
         PAGE.write_text(before + text + rest.partition(END)[2])

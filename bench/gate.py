@@ -6,7 +6,6 @@
 import asyncio
 import itertools
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,7 +42,7 @@ def gate(bench: Bench) -> None:
     (folder / "pluct.toml").write_text(TOML)
     fresh = {action: itertools.count() for action in ("report", "redeem")}
     files = {action: _vended(folder, action, requests, bench.rounds + 1) for action in fresh}
-    key = _service_key(folder)
+    key = servers.api_key("service", folder)
     with servers.null("starlette") as upstream, servers.pluct(folder) as engine, proxy(upstream.url) as plain:
         command = ["gate", "--upstream", upstream.url, "--engine", engine.url, "--listen", "127.0.0.1:0", "--action"]
 
@@ -99,12 +98,6 @@ def _vended(folder: Path, action: str, count: int, files: int) -> list[Path]:
         return made
 
     return asyncio.run(vend())
-
-
-def _service_key(folder: Path) -> str:
-    command = [sys.executable, "-m", "pluct", "keys", "create", "--role", "service", "--name", "gate", "--json"]
-    made = subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True)
-    return str(made.stdout.split('"secret": "')[1].split('"')[0])
 
 
 @contextmanager

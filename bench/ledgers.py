@@ -4,6 +4,8 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,12 @@ from pluct.stores.schema import migrate_sqlite
 from pluct.tickets import uuid7_source
 
 CREDITS = 100_000_000
+#: A user with a long history.
+VETERAN = "veteran"
+COLUMNS = rows.TABLES | {"sums": "step, at, process, tally"}
 
 Row = tuple[object, ...]
-Write = Callable[[list[Row], list[Row]], None]
+Write = Callable[[str, list[Row]], None]  #: a table, and rows for it
 
 
 def at(place: Path | str) -> Path | str:
@@ -45,54 +50,79 @@ def funded(place: Path | str, users: int) -> Any:
 
 def grown(place: Path | str, wallets: int, entries_each: int, progress: Callable[[int], None]) -> Any:
     """A ledger with a past: a grant and single-credit adjustments for each user, written straight into the tables."""
-    write = _into_database(str(place)) if isinstance(place, str) else _into_file(place)
-    next_id, now = uuid7_source(), now_ms()
-    names = sorted(f"user-{n}" for n in range(wallets))
-    for start in range(0, wallets, 10_000):
-        part = names[start : start + 10_000]
-        balances: list[Row] = []
-        entries = list(_entries(part, entries_each, next_id, now, balances))
-        write(entries, balances)
-        progress(len(part))
-    write([], [])
-    os.sync()  # a gigabyte still on its way to the disk is not what is to be measured
+    with tables(place) as write:
+        crowd(write, wallets, entries_each, progress)
     return place
 
 
-def _into_file(folder: Path) -> Write:
+def crowd(
+    write: Write, wallets: int, entries_each: int, progress: Callable[[int], None], veteran_entries: int = 0
+) -> list[str]:
+    """The past of so many users, and among it that of one with so many entries: their ids are returned."""
+    next_id, now = uuid7_source(), now_ms()
+    veterans: list[Row] = []
+    long = _entries([VETERAN] if veteran_entries else [], veteran_entries, next_id, now, veterans)
+    every = entries_each * wallets // max(veteran_entries, 1)
+    names, ids = sorted(f"user-{n}" for n in range(wallets)), []
+    for start in range(0, wallets, 10_000):
+        part = names[start : start + 10_000]
+        balances: list[Row] = []
+        entries: list[Row] = []
+        for at, entry in enumerate(_entries(part, entries_each, next_id, now, balances)):
+            entries.append(entry)
+            if at % every == 0:
+                some = list(islice(long, 1))
+                entries += some
+                ids += [str(each[0]) for each in some]
+        write("entries", entries)
+        write("wallets", balances)
+        progress(len(part))
+    rest = list(long)
+    write("entries", rest)
+    write("wallets", veterans)
+    return ids + [str(each[0]) for each in rest]
+
+
+@contextmanager
+def tables(place: Path | str) -> Iterator[Write]:
+    """A way straight into the tables, which are made; what was written is on the disk afterwards."""
+    with _database(place) if isinstance(place, str) else _file(place) as write:
+        yield write
+    os.sync()  # a gigabyte still on its way to the disk is not what is to be measured
+
+
+@contextmanager
+def _file(folder: Path) -> Iterator[Write]:
     path = folder / "data" / "pluct.db"
     path.parent.mkdir(parents=True)
     migrate_sqlite(path)
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA synchronous = OFF")
 
-    def write(entries: list[Row], wallets: list[Row]) -> None:
+    def write(table: str, records: list[Row]) -> None:
+        marks = ", ".join("?" for _ in COLUMNS[table].split(", "))
         connection.execute("BEGIN")
-        for table, columns, records in (("entries", rows.ENTRY, entries), ("wallets", rows.WALLET, wallets)):
-            marks = ", ".join("?" for _ in columns.split(", "))
-            connection.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", records)
+        connection.executemany(f"INSERT INTO {table} ({COLUMNS[table]}) VALUES ({marks})", records)
         connection.execute("COMMIT")
-        if not entries:
-            connection.close()
 
-    return write
+    yield write
+    connection.close()
 
 
-def _into_database(url: str) -> Write:
+@contextmanager
+def _database(url: str) -> Iterator[Write]:
     funded(url, 0)  # makes the tables
-    runner = asyncio.Runner()
-    connection = runner.run(asyncpg.connect(url))
+    with asyncio.Runner() as runner:
+        connection = runner.run(asyncpg.connect(url))
 
-    def write(entries: list[Row], wallets: list[Row]) -> None:
-        for table, columns, records in (("entries", rows.ENTRY, entries), ("wallets", rows.WALLET, wallets)):
-            runner.run(connection.copy_records_to_table(table, records=records, columns=columns.split(", ")))
-        if not entries:
-            runner.run(connection.execute("VACUUM ANALYZE", timeout=600))
-            runner.run(connection.execute("CHECKPOINT", timeout=600))
-            runner.run(connection.close())
-            runner.close()
+        def write(table: str, records: list[Row]) -> None:
+            columns = COLUMNS[table].split(", ")
+            runner.run(connection.copy_records_to_table(table, records=records, columns=columns))
 
-    return write
+        yield write
+        runner.run(connection.execute("VACUUM ANALYZE", timeout=600))
+        runner.run(connection.execute("CHECKPOINT", timeout=600))
+        runner.run(connection.close())
 
 
 def _entries(users: list[str], each: int, next_id: Callable[[], str], now: int, wallets: list[Row]) -> Iterator[Row]:

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,9 +60,12 @@ class Server:
 
 
 @contextmanager
-def pluct(folder: Path, database: "Postgres | None" = None, url: str = "", processes: int = 1) -> Iterator[Server]:
+def pluct(
+    folder: Path, database: "Postgres | None" = None, url: str = "", processes: int = 1,
+    program: Sequence[str] = ("-m", "pluct"),
+) -> Iterator[Server]:  # fmt: skip
     """Our server over the file in this folder, or so many of them over a database; the log is thrown away."""
-    command = [sys.executable, "-m", "pluct", "serve", "--port", "0"]
+    command = [sys.executable, *program, "serve", "--port", "0"]
     environment = os.environ | ({"DATABASE_URL": url} if url else {})
     with ExitStack() as stack:
         running = [
@@ -70,6 +73,14 @@ def pluct(folder: Path, database: "Postgres | None" = None, url: str = "", proce
         ]
         urls = [process.stdout.readline().split()[-1] for process in running if process.stdout is not None]
         yield Server([process.pid for process in running], ",".join(urls), database)
+
+
+def api_key(role: str, folder: Path, url: str = "") -> str:
+    """The secret of a new key for the ledger that `pluct` would serve there."""
+    command = [sys.executable, "-m", "pluct", "keys", "create", "--role", role, "--name", "bench", "--json"]
+    environment = os.environ | ({"DATABASE_URL": url} if url else {})
+    made = subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.PIPE)
+    return str(json.loads(made.stdout)["secret"])
 
 
 @contextmanager
