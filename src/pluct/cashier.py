@@ -464,6 +464,9 @@ class Cashier:
             phone = self.privacy.phone_hash(phone_number(typed))
             checkouts += await self._store.checkouts_of_phone(phone, PHONE_CHECKOUTS_MAX)
             payments += await self._store.payments_of_phone(phone, PHONE_CHECKOUTS_MAX)
+        for mask in self.privacy.masks(typed):
+            checkouts += await self._store.checkouts_of_mask(mask, PHONE_CHECKOUTS_MAX)
+            payments += await self._store.payments_of_mask(mask, PHONE_CHECKOUTS_MAX)
         for namespace in dict.fromkeys((MPESA, *self.gateways)):
             for reference in dict.fromkeys((typed, typed.upper())):
                 payment = await self._store.find_payment(namespace, reference)

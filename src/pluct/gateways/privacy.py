@@ -48,6 +48,16 @@ class Privacy:
         """Enough to recognise one's own number: `2547*****678`."""
         return phone if "*" in phone else f"{phone[:4]}{'*' * max(len(phone) - 7, 1)}{phone[-3:]}"
 
+    @staticmethod
+    def masks(typed: str) -> list[str]:
+        """How a phone may be kept that is written with asterisks, as gateways' messages and statements do; else none.
+
+        How many asterisks there are differs from place to place: the first four digits and the last three count.
+        """
+        written = re.sub(r"[\s().\-]", "", typed).removeprefix("+")
+        found = re.fullmatch(r"([0-9]{4})[0-9]*\*+[0-9]*([0-9]{3})", written)
+        return [] if found is None else list(dict.fromkeys([written, f"{found[1]}*****{found[2]}"]))
+
     def redacted(self, body: Any) -> bytes:
         """A gateway's body as JSON that may be kept: numbers as mask and hash, names left out.
 

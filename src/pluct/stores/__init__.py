@@ -178,6 +178,14 @@ class Store(Reads, Protocol):
         """The payments that came from this phone, newest first."""
         ...
 
+    async def checkouts_of_mask(self, phone_mask: str, limit: int) -> list[Checkout]:
+        """The checkouts of phones that look so once they are masked, newest first."""
+        ...
+
+    async def payments_of_mask(self, phone_mask: str, limit: int) -> list[Payment]:
+        """The payments from phones that look so once they are masked, newest first."""
+        ...
+
     async def payment(self, payment_id: str) -> Payment | None:
         """One payment."""
         ...

@@ -60,6 +60,14 @@ class PaymentReads:
         """See `Store.payments_of_phone`."""
         return await self._payments("phone_hash = $1 ORDER BY id DESC LIMIT $2", phone_hash, limit)
 
+    async def checkouts_of_mask(self, phone_mask: str, limit: int) -> list[Checkout]:
+        """See `Store.checkouts_of_mask`."""
+        return await self._checkouts("phone_mask = $1 ORDER BY id DESC LIMIT $2", phone_mask, limit)
+
+    async def payments_of_mask(self, phone_mask: str, limit: int) -> list[Payment]:
+        """See `Store.payments_of_mask`."""
+        return await self._payments("phone_mask = $1 ORDER BY id DESC LIMIT $2", phone_mask, limit)
+
     async def payment(self, payment_id: str) -> Payment | None:
         """See `Store.payment`."""
         return await self._payment("id = $1", payment_id)
