@@ -9,6 +9,7 @@ from contextlib import closing
 from html import unescape
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 
@@ -167,8 +168,7 @@ def test_dead_events_are_delivered_again_together(make_pluct: Make, receiver: Re
         engine.fund(user, 4)
     until(lambda: len(engine.json("events", "list", "--json")["events"]) == 3, 15)
     engine.stop()
-    with closing(sqlite3.connect(engine.database, isolation_level=None)) as database:
-        database.execute("UPDATE letters SET state = 'dead', tries = 11")
+    _all_dead(engine)
     receiver.answer = lambda _: 204
     engine.start()
     browser = operator(engine)
@@ -178,6 +178,45 @@ def test_dead_events_are_delivered_again_together(make_pluct: Make, receiver: Re
     assert "Deliver 3 again?" in browser.page.text
     browser.post("/events/replay-dead", **browser.fields("/events/replay-dead"), confirmed="yes")
     until(lambda: len(receiver.heads) == 3, 15)
+
+
+def test_dead_events_are_discarded(make_pluct: Make, receiver: Receiver, place: dict[str, str]) -> None:
+    """After a question, or from the terminal, one address or all; what is pending or delivered stays."""
+    engine = make_pluct(toml=f'[[webhooks]]\nurl = "{receiver.url}"\nallow_private = true\n', **SECRETS, **place)
+    receiver.answer = lambda _: 500
+    engine.start()
+    engine.fund(new_id(), 4)
+    engine.fund(new_id(), 4)
+    until(lambda: len(engine.json("events", "list")["events"]) == 2, 15)
+    engine.stop()
+    _all_dead(engine)
+    engine.start()
+    browser = operator(engine)
+    assert engine.json("events", "discard", "--dead", "--url", "https://other.example/")["discarded"] == 0
+    browser.get("/events", state="dead")
+    assert "Discard 2 dead events?" in browser.post("/events/discard-dead", **browser.fields("/events/discard-dead"))
+    browser.post("/events/discard-dead", **browser.fields("/events/discard-dead"), confirmed="yes")
+    assert "No event is dead" in browser.get("/events", state="dead")
+    assert "could not be delivered" not in browser.get("")
+    assert engine.json("events", "list", "--state", "dead")["events"] == []
+    assert engine.json("events", "discard", "--dead")["discarded"] == 0
+
+
+def _all_dead(engine: Pluct) -> None:
+    """As if two and a half days had gone by."""
+    change = "UPDATE letters SET state = 'dead', tries = 11"
+    url = engine.environment.get("DATABASE_URL", "")
+    if url:
+        asyncio.run(_execute(url, change))
+        return
+    with closing(sqlite3.connect(engine.database, isolation_level=None)) as database:
+        database.execute(change)
+
+
+async def _execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url)
+    await connection.execute(statement)
+    await connection.close()
 
 
 # Signing keys

@@ -41,6 +41,21 @@ def list_events(state: LetterState | None, limit: int, as_json: bool) -> None:
     print_table(table, "There are no such events.")
 
 
+@events.command(
+    epilog=example("pluct events discard --dead", "pluct events discard --dead --url https://old.example/hook")
+)
+@click.option("--dead", is_flag=True, required=True, help="Those that are dead: nothing else is ever discarded.")
+@click.option("--url", help="Only those to this address.")
+@as_json_option
+def discard(dead: bool, url: str | None, as_json: bool) -> None:
+    """Give up dead events for good: their address is gone, or knows by other means. Nothing in the ledger changes."""
+    count = with_engine(lambda engine: engine.store.discard_letters(url and text(url, "--url")))
+    if as_json:
+        print_json({"ok": True, "discarded": count})
+    else:
+        out.print(f"{count} discarded.")
+
+
 @events.command(epilog=example("pluct events replay 0199…", "pluct events replay --dead"))
 @click.argument("event_id", metavar="ID", required=False)
 @click.option("--dead", is_flag=True, help="All that are dead.")

@@ -49,3 +49,12 @@ async def replay_dead(engine: Engine, page: Page) -> Response:
     for letter in found:
         await deliveries.replay(engine.store, letter.id, engine.now())
     return page.to("/console/events", done=len(found))
+
+
+async def discard_dead(engine: Engine, page: Page) -> Response:
+    """Give up all that are dead, for good; asked once more first."""
+    if "confirmed" not in page.form:
+        _, dead, _ = await engine.store.letter_counts()
+        return page.show("discard.html", count=dead)
+    await engine.store.discard_letters(None)
+    return page.to("/console/events")

@@ -72,6 +72,7 @@ PAGES: Sequence[tuple[str, str, Handler]] = [
     ("GET", "/console/events", events.find),
     ("POST", "/console/events/replay", events.replay),
     ("POST", "/console/events/replay-dead", events.replay_dead),
+    ("POST", "/console/events/discard-dead", events.discard_dead),
     ("GET", "/console/health", health.show),
 ]
 _STATIC = {

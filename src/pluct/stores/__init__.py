@@ -268,6 +268,10 @@ class Store(Reads, Protocol):
         """Let a letter that was delivered, or is dead, be delivered again; None if there is none."""
         ...
 
+    async def discard_letters(self, url: str | None) -> int:
+        """Give up dead letters for good, all or those to one address; how many there were."""
+        ...
+
     async def letter_counts(self) -> tuple[int, int, int | None]:
         """How many letters wait, how many are dead, and since when (ms) the oldest waits."""
         ...

@@ -9,6 +9,8 @@ from pluct.stores import rows
 _LETTER = f"SELECT {rows.LETTER} FROM letters "
 #: Spelled out, so that the index of those is made use of.
 _UNDELIVERED = "state <> 'delivered' AND "
+#: Dead ones that somebody has discarded are due since ever: the next sweep deletes them.
+_NOT_DISCARDED = "due_at > 0 AND "
 _FIRST = (
     " AND NOT EXISTS (SELECT 1 FROM letters AS earlier WHERE earlier.state = 'pending' AND earlier.url = letters.url"
     " AND earlier.user_id = letters.user_id AND letters.user_id <> ''"
@@ -40,7 +42,7 @@ class OutboxRows:
         wanted = [(condition, value) for condition, value in given if value is not None]
         where = " AND ".join(f"{condition}${at}" for at, (condition, _) in enumerate(wanted, 1)) or "true"
         if state in ("pending", "dead"):
-            where = _UNDELIVERED + where
+            where = _UNDELIVERED + _NOT_DISCARDED + where
         found = await self._rows(
             _LETTER + f"WHERE {where} ORDER BY id DESC LIMIT ${len(wanted) + 1}", *(value for _, value in wanted), limit
         )
@@ -71,11 +73,21 @@ class OutboxRows:
         found = await self._rows(_LETTER + "WHERE id = $1", letter_id)
         return Letter(*found[0]) if found else None
 
+    async def discard_letters(self, url: str | None) -> int:
+        """See `Store.discard_letters`."""
+        condition, values = ("", []) if url is None else (" AND url = $1", [url])
+        done = await self._change(
+            f"UPDATE letters SET due_at = 0 WHERE {_UNDELIVERED} {_NOT_DISCARDED} state = 'dead'{condition}"
+            " RETURNING id",
+            *values,
+        )
+        return len(done)
+
     async def letter_counts(self) -> tuple[int, int, int | None]:
         """See `Store.letter_counts`."""
         (row,) = await self._rows(
             f"SELECT (SELECT count(*) FROM letters WHERE {_UNDELIVERED} state = 'pending'),"
-            f" (SELECT count(*) FROM letters WHERE {_UNDELIVERED} state = 'dead'),"
+            f" (SELECT count(*) FROM letters WHERE {_UNDELIVERED} {_NOT_DISCARDED} state = 'dead'),"
             " (SELECT min(at) FROM letters WHERE state = 'pending')"
         )
         return row[0], row[1], row[2]
