@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from conftest import Pluct, until
+from conftest import Pluct, refused, until
 from paying import PATH_TOKEN, Paying, paying
 from postgres import fresh_database
 
@@ -334,3 +334,20 @@ def test_addresses_behind_a_stated_proxy(make_pluct: Make) -> None:
             answer = world.engine.post(path, body, {"X-Forwarded-For": forwarded})
             assert answer.status_code == status, forwarded
         assert world.engine.post(path, body).status_code == 404
+
+
+def test_a_frozen_wallet_says_so(make_pluct: Make) -> None:
+    """A payment whose money went back after its credits were spent: under `freeze` the wallet says what holds it."""
+    with paying(make_pluct, "ok", '[payments]\nclawback = "freeze"\n') as world:
+        world.becomes(world.buy("amina")["checkoutId"], "paid")
+        headers, engine = world.operator, world.engine
+        wallet = engine.client.get("/v1/wallets/amina", headers=headers).json()
+        assert wallet["ok"] is True and "frozen" not in wallet
+        engine.post("/v1/vend-token", {"userId": "amina"})
+        reversal = [{"Key": "OriginalTransactionID", "Value": world.payments()[0]["reference"]}]
+        result = {"Result": {"ResultCode": 0, "ResultParameters": {"ResultParameter": reversal}}}
+        assert engine.post(f"/hooks/daraja/result/{PATH_TOKEN}", result).status_code == 200
+        wallet = engine.client.get("/v1/wallets/amina", headers=headers).json()
+        assert (wallet["frozen"], wallet["debt"]) == (["debt"], 1)
+        assert "frozen by" in engine.run("credits", "show", "amina").stdout
+        refused(engine.post("/v1/vend-token", {"userId": "amina"}), 403, "wallet_frozen")

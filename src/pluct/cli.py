@@ -279,7 +279,8 @@ def show(user: str, as_json: bool) -> None:
         print_json(answer)
         return
     print_fields({"user": answer.user_id, "available": answer.available, "of which given": answer.bonus,
-                   "held by tickets": answer.held, "owed": answer.debt, "last change": answer.updated_at})  # fmt: skip
+                   "held by tickets": answer.held, "owed": answer.debt, "last change": answer.updated_at,
+                   **({"frozen by": ", ".join(answer.frozen)} if answer.frozen else {})})  # fmt: skip
     table = Table("grant", "left", "kind", "priority", "expires")
     for lot in answer.lots:
         table.add_row(lot.grant_id, str(lot.remaining), lot.category, str(lot.priority), lot.expires_at or "never")

@@ -133,9 +133,10 @@ class BalanceAnswer(_Answer, rename="camel", kw_only=True):
 
 
 class WalletAnswer(BalanceAnswer, rename="camel", kw_only=True):
-    """A balance with its lots, next expiry first."""
+    """A balance with its lots, next expiry first, and why nothing is vended, if nothing is."""
 
     lots: list[LotAnswer]
+    frozen: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class EntryAnswer(msgspec.Struct, rename="camel", omit_defaults=True):
@@ -303,7 +304,7 @@ def wallet_answer(w: Wallet, request_id: str) -> WalletAnswer:
         )
         for lot in sorted(w.lots, key=expiry)
     ]  # fmt: skip
-    return WalletAnswer(**msgspec.structs.asdict(balance_answer(w, request_id)), lots=lots)
+    return WalletAnswer(**msgspec.structs.asdict(balance_answer(w, request_id)), lots=lots, frozen=list(w.frozen) or msgspec.UNSET)
 
 
 def add_answer(g: Granted, request_id: str) -> AddAnswer:
