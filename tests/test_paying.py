@@ -350,4 +350,4 @@ def test_a_frozen_wallet_says_so(make_pluct: Make) -> None:
         wallet = engine.client.get("/v1/wallets/amina", headers=headers).json()
         assert (wallet["frozen"], wallet["debt"]) == (["debt"], 1)
         assert "frozen by" in engine.run("credits", "show", "amina").stdout
-        refused(engine.post("/v1/vend-token", {"userId": "amina"}), 403, "wallet_frozen")
+        refused(engine.post("/v1/vend-token", {"userId": "amina"}), 402, "wallet_frozen")
