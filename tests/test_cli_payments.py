@@ -52,6 +52,19 @@ def test_programs_are_told_what_the_routes_answer(world: Paying) -> None:
     engine.run("check")
 
 
+def test_a_payment_goes_by_its_receipt_too(world: Paying) -> None:
+    """Shown, assigned and written off by what the user has at hand; and a user's payments are listed."""
+    engine = world.engine
+    second, first = [payment["id"] for payment in world.payments()]
+    assert said(engine.json("payments", "show", "slk4h7r2t0")) == said(engine.json("payments", "show", first))
+    assert engine.json("payments", "assign", "SLK4H7R2T0", "juma", "--reason", "message shown")["id"] == first
+    assert engine.json("payments", "write-off", "SLK4H7R2T1", "--reason", "sent back")["id"] == second
+    (listed,) = engine.json("payments", "list", "--user", "juma")["payments"]
+    assert listed["id"] == first and engine.json("payments", "list", "--user", "amina")["payments"] == []
+    assert "leave --state" in engine.run("payments", "list", "--user", "u", "--state", "paid", exit_code=1).stderr
+    assert "no such payment" in engine.run("payments", "show", "SLK4H7R2T9", exit_code=1).stderr.lower()
+
+
 def test_a_payment_is_settled_once_from_the_terminal(world: Paying) -> None:
     """Again for the same user changes nothing; for another, or after a write-off, it is refused in a sentence."""
     engine = world.engine

@@ -459,7 +459,7 @@ class Cashier:
         code, checkouts = payment_codes.normalise(typed), []
         if code is not None and (found := await self._store.checkout_by_code(code)) is not None:
             checkouts.append(found)
-        payments: list[Payment] = []
+        payments = await self._called(typed)
         with suppress(InvalidRequest):
             phone = self.privacy.phone_hash(phone_number(typed))
             checkouts += await self._store.checkouts_of_phone(phone, PHONE_CHECKOUTS_MAX)
@@ -467,12 +467,25 @@ class Cashier:
         for mask in self.privacy.masks(typed):
             checkouts += await self._store.checkouts_of_mask(mask, PHONE_CHECKOUTS_MAX)
             payments += await self._store.payments_of_mask(mask, PHONE_CHECKOUTS_MAX)
-        for namespace in dict.fromkeys((MPESA, *self.gateways)):
-            for reference in dict.fromkeys((typed, typed.upper())):
-                payment = await self._store.find_payment(namespace, reference)
-                if payment is not None and payment not in payments:
-                    payments.append(payment)
         return checkouts, payments
+
+    async def _called(self, name: str) -> list[Payment]:
+        """The payments that have this receipt, or this other name, at any gateway."""
+        found: list[Payment] = []
+        for namespace in dict.fromkeys((MPESA, *self.gateways)):
+            for reference in dict.fromkeys((name, name.upper())):
+                payment = await self._store.find_payment(namespace, reference)
+                if payment is not None and payment not in found:
+                    found.append(payment)
+        return found
+
+    async def named(self, name: str) -> Payment:
+        """The payment with this id, or the one that has this receipt. Raises `PaymentNotFound`."""
+        payment = await self._store.payment(name)
+        found = [payment] if payment is not None else await self._called(name)
+        if not found:
+            raise PaymentNotFound
+        return found[0]
 
     async def of_user(self, user_id: str, limit: int) -> tuple[list[Checkout], list[Payment]]:
         """What a user wanted to buy, and what came in for them, newest first."""

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from pluct.cashier import PAGE_MAX, Cashier
 from pluct.commands import text
-from pluct.errors import SetupError
+from pluct.errors import InvalidRequest, SetupError
 from pluct.model import Payment, PaymentEvent
 from pluct.money import decimal_text
 from pluct.terminal import (
@@ -40,17 +40,30 @@ def payments() -> None:
     """
 
 
-@payments.command("list", epilog=example("pluct payments list --state unmatched", "pluct payments list --json"))
+@payments.command("list", epilog=example("pluct payments list --state unmatched", "pluct payments list --user amina"))
 @click.option("--state", type=click.Choice(STATES), help="Only payments in this state.")
 @click.option("--gateway", help="Only payments by this gateway.")
+@click.option("--user", help="Only this user's, the newest of them.")
 @click.option("--limit", type=click.IntRange(1, PAGE_MAX), default=50, show_default=True, help="Payments on a page.")
 @click.option("--cursor", help="The nextCursor of an earlier page.")
 @as_json_option
-def list_payments(state: Any, gateway: str | None, limit: int, cursor: str | None, as_json: bool) -> None:
+def list_payments(
+    state: Any, gateway: str | None, user: str | None, limit: int, cursor: str | None, as_json: bool
+) -> None:
     """Payments, newest first."""
     gateway = None if gateway is None else text(gateway, "--gateway")
     cursor = None if cursor is None else text(cursor, "--cursor")
-    found, following = with_cashier(lambda cashier: cashier.payments(state, gateway, limit, cursor))
+    if user is not None and (state or gateway or cursor):
+        raise InvalidRequest("--user shows all of a user's payments: leave --state, --gateway and --cursor out.")
+    user_id = None if user is None else text(user, "--user")
+
+    async def look(cashier: Cashier) -> tuple[list[tuple[Payment, list[PaymentEvent]]], str | None]:
+        if user_id is None:
+            return await cashier.payments(state, gateway, limit, cursor)
+        _, theirs = await cashier.of_user(user_id, limit)
+        return [await cashier.payment(payment.id) for payment in theirs], None
+
+    found, following = with_cashier(look)
     page = [payment_answer(payment, events) for payment, events in found]
     if as_json:
         print_json(PaymentsAnswer(payments=page, request_id=request_id(), next_cursor=following))
@@ -89,40 +102,49 @@ def requests(limit: int, cursor: str | None, as_json: bool) -> None:
         out.print(f"Older requests: --cursor {following}", style="dim")
 
 
-@payments.command(epilog=example("pluct payments show 01a211bb-…", "pluct payments show 01a211bb-… --json"))
-@click.argument("payment_id", metavar="ID")
+@payments.command(epilog=example("pluct payments show SLK4H7R2T0", "pluct payments show 01a211bb-… --json"))
+@click.argument("payment_id", metavar="PAYMENT")
 @as_json_option
 def show(payment_id: str, as_json: bool) -> None:
-    """One payment with all that was said of it."""
-    id = text(payment_id, "ID")
-    _show(*with_cashier(lambda cashier: cashier.payment(id)), as_json)
+    """One payment, by its id or its receipt, with all that was said of it."""
+    name = text(payment_id, "PAYMENT")
+
+    async def look(cashier: Cashier) -> tuple[Payment, list[PaymentEvent]]:
+        return await cashier.payment((await cashier.named(name)).id)
+
+    _show(*with_cashier(look), as_json)
 
 
-@payments.command(epilog=example('pluct payments assign 01a211bb-… amina --reason "showed the M-Pesa message"'))
-@click.argument("payment_id", metavar="ID")
+@payments.command(epilog=example('pluct payments assign SLK4H7R2T0 amina --reason "showed the M-Pesa message"'))
+@click.argument("payment_id", metavar="PAYMENT")
 @click.argument("user")
 @click.option("--reason", required=True, help="How you know; kept with the payment.")
 @as_json_option
 def assign(payment_id: str, user: str, reason: str, as_json: bool) -> None:
-    """Credit an unmatched or held payment to USER, by the price list. Again for the same user changes nothing."""
-    id, user_id, why = text(payment_id, "ID"), text(user, "USER"), text(reason, "--reason")
+    """Credit an unmatched or held payment to USER, by the price list. Again for the same user changes nothing.
+
+    PAYMENT is its id or its receipt.
+    """
+    name, user_id, why = text(payment_id, "PAYMENT"), text(user, "USER"), text(reason, "--reason")
 
     async def settle(cashier: Cashier) -> tuple[Payment, list[PaymentEvent]]:
+        id = (await cashier.named(name)).id
         await cashier.assign(id, user_id, why, local_actor())
         return await cashier.payment(id)
 
     _show(*with_cashier(settle), as_json)
 
 
-@payments.command("write-off", epilog=example('pluct payments write-off 01a211bb-… --reason "sent back by hand"'))
-@click.argument("payment_id", metavar="ID")
+@payments.command("write-off", epilog=example('pluct payments write-off SLK4H7R2T0 --reason "sent back by hand"'))
+@click.argument("payment_id", metavar="PAYMENT")
 @click.option("--reason", required=True, help="Why it will be nobody's; kept with the payment.")
 @as_json_option
 def write_off(payment_id: str, reason: str, as_json: bool) -> None:
-    """Say that an unmatched or held payment will be nobody's. It cannot be assigned any more."""
-    id, why = text(payment_id, "ID"), text(reason, "--reason")
+    """Say that an unmatched or held payment, named by its id or its receipt, will be nobody's: for good."""
+    name, why = text(payment_id, "PAYMENT"), text(reason, "--reason")
 
     async def settle(cashier: Cashier) -> tuple[Payment, list[PaymentEvent]]:
+        id = (await cashier.named(name)).id
         await cashier.write_off(id, why, local_actor())
         return await cashier.payment(id)
 

@@ -304,7 +304,9 @@ def wallet_answer(w: Wallet, request_id: str) -> WalletAnswer:
         )
         for lot in sorted(w.lots, key=expiry)
     ]  # fmt: skip
-    return WalletAnswer(**msgspec.structs.asdict(balance_answer(w, request_id)), lots=lots, frozen=list(w.frozen) or msgspec.UNSET)
+    return WalletAnswer(
+        **msgspec.structs.asdict(balance_answer(w, request_id)), lots=lots, frozen=list(w.frozen) or msgspec.UNSET
+    )
 
 
 def add_answer(g: Granted, request_id: str) -> AddAnswer:
