@@ -147,9 +147,10 @@ def _load(server: servers.Server, requests: int, part: int) -> Figures:
 
 def _watched(server: servers.Server, watchers: int, requests: int, part: int) -> Figures:
     """A load, and what its watchers' process spent on it."""
-    before = servers.cpu_seconds(watchers)
+    clock = ~watchers << 3 | 2  # Linux's clock of what a process has run: exact, where its ticks miss short turns
+    before = time.clock_gettime(clock)
     found = _load(server, requests, part)
-    return found | {"watchers_cpu_us": (servers.cpu_seconds(watchers) - before) / (requests // part) * 1e6}
+    return found | {"watchers_cpu_us": (time.clock_gettime(clock) - before) / (requests // part) * 1e6}
 
 
 @contextmanager
