@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from conftest import Pluct, new_id, refused, until
 from paying import paying
-from pluct.analytics import NAMES_MAX, Tally, quantile
+from pluct.analytics import NAMES_MAX, Tally, quantiles
 from pluct.observe import BUCKETS_SECONDS
 from postgres import fresh_database
 
@@ -168,12 +168,12 @@ def test_a_quantile_lies_in_its_bucket(share: float, low: float, high: float) ->
     """Of a hundred requests: 20 under 2.5 ms, 70 under 5 ms, 10 under 50 ms."""
     counts = [0.0] * (len(BUCKETS_SECONDS) + 2)
     counts[1], counts[2], counts[5] = 20, 70, 10
-    assert low <= quantile(counts, share) <= high
-    assert quantile([0.0] * len(counts), share) == 0
+    assert low <= quantiles(counts, [share])[0] <= high
+    assert quantiles([0.0] * len(counts), [share]) == [0]
 
 
 def test_the_slowest_are_no_faster_than_the_last_bucket() -> None:
     """Where buckets do not tell."""
     counts = [0.0] * (len(BUCKETS_SECONDS) + 2)
     counts[len(BUCKETS_SECONDS)] = 5
-    assert quantile(counts, 0.5) == 10_000
+    assert quantiles(counts, [0.5]) == [10_000]

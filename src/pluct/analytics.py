@@ -7,7 +7,9 @@ committed. A row is a few kilobytes at most: routes, statuses, gateways and pack
 
 import asyncio
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from operator import add
 from typing import Literal
 
@@ -181,19 +183,21 @@ async def between(store: Store, since: int, until: int, step: Step) -> list[tupl
     return sorted(found.items())
 
 
-def quantile(counts: Sequence[float], share: float) -> float:
-    """The latency (ms) that this share of requests stayed under, as far as buckets tell: `counts` end with the sum."""
-    *buckets, _ = counts
-    total, wanted, seen = sum(buckets), share * sum(buckets), 0.0
-    if not total:
-        return 0.0
-    for at, count in enumerate(buckets):
-        if seen + count >= wanted and count:
-            low = BUCKETS_SECONDS[at - 1] if at else 0.0
-            high = BUCKETS_SECONDS[at] if at < len(BUCKETS_SECONDS) else BUCKETS_SECONDS[-1]
-            return 1000 * (low + (high - low) * (wanted - seen) / count)
-        seen += count
-    return 1000 * BUCKETS_SECONDS[-1]
+def quantiles(counts: Sequence[float], shares: Sequence[float]) -> list[float]:
+    """The latencies (ms) that these shares of requests (above 0) stayed under, as far as buckets tell.
+
+    `counts` end with the sum of all latencies.
+    """
+    upto = list(accumulate(counts[:-1]))
+    if not upto[-1]:
+        return [0.0] * len(shares)
+    found = []
+    for share in shares:
+        at = bisect_left(upto, wanted := share * upto[-1])
+        low, before = (BUCKETS_SECONDS[at - 1], upto[at - 1]) if at else (0.0, 0.0)
+        high = BUCKETS_SECONDS[at] if at < len(BUCKETS_SECONDS) else BUCKETS_SECONDS[-1]
+        found.append(1000 * (low + (high - low) * (wanted - before) / (upto[at] - before)))
+    return found
 
 
 def summed(tally: Tally) -> list[float]:

@@ -187,12 +187,10 @@ class LiveLog:
             self._first = self._newest = await shared.newest()
             return
         after = max(self._first, self._newest - _SEEN_MAX // 2)  # numbers become visible in any order
-        for number, process, lines, lost in await shared.lines(after):
+        for number, lines, lost in await shared.lines(after, self._process, list(self._seen)):
             self._newest = max(self._newest, number)
-            if number not in self._seen:
-                self._seen.append(number)
-                if process != self._process:
-                    self._show(_decode(lines), lost)
+            self._seen.append(number)
+            self._show(_decode(lines), lost)
 
 
 def _outcome(event: Event) -> str:

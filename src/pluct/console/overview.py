@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from starlette.responses import Response
 
 from pluct import analytics
-from pluct.analytics import STEP_MS, Step, Tally, quantile, summed
+from pluct.analytics import STEP_MS, Step, Tally, quantiles, summed
 from pluct.cashier import WAITING_MAX
 from pluct.console.page import Page
 from pluct.engine import Engine
@@ -84,10 +84,10 @@ def _point(at: int, tally: Tally, length: int) -> Point:
         elif route in _VENDS:
             refused += count
     latency, credits = summed(tally), tally.credits.get
+    p50, p99 = quantiles(latency, (0.5, 0.99))
     asked = any(latency)  # otherwise nobody waited, which is not the same as 0 ms
     return Point(
-        at, vended, refused, failed, round(quantile(latency, 0.5), 2) if asked else None,
-        round(quantile(latency, 0.99), 2) if asked else None,
+        at, vended, refused, failed, round(p50, 2) if asked else None, round(p99, 2) if asked else None,
         round(tally.cpu_seconds * 100_000 / length, 1), credits("grantedPaid", 0) + credits("grantedPromotional", 0),
         credits("captured", 0), credits("returned", 0), credits("expired", 0),
     )  # fmt: skip

@@ -106,8 +106,8 @@ class SharedLog(Protocol):
         """The number of the newest that there are."""
         ...
 
-    async def lines(self, after: int) -> list[tuple[int, str, str, int]]:
-        """Number, process, lines and how many were lost, after that number."""
+    async def lines(self, after: int, but_of: str, seen: Sequence[int]) -> list[tuple[int, str, int]]:
+        """Number, lines and how many were lost, after that number: not of this process, and not those seen."""
         ...
 
     async def sweep(self) -> None:

@@ -4,3 +4,5 @@ CREATE INDEX payments_of_phone ON payments (phone_hash, id) WHERE phone_hash IS 
 CREATE INDEX checkouts_of_user ON checkouts (user_id, id);
 CREATE INDEX payments_of_mask ON payments (phone_mask, id) WHERE phone_mask IS NOT NULL;
 CREATE INDEX checkouts_of_mask ON checkouts (phone_mask, id) WHERE phone_mask IS NOT NULL;
+-- Events that wait or are dead, among many that were delivered.
+CREATE INDEX letters_undelivered ON letters (state, id) WHERE state <> 'delivered';
