@@ -19,8 +19,8 @@ from postgres import Postgres, fresh_database, postgres
 
 STORES = ("SQLite", "PostgreSQL")
 ENTRIES_EACH, VETERAN_ENTRIES = 5, 5_000
-#: About as much as is answered at once; it is measured, and there is no goal for it.
-MOST = "/v1/analytics, a day by the minute"
+#: What this is of is measured, and there is no goal for it: megabytes of JSON, for programs.
+ANALYTICS = "/v1/analytics"
 #: How often each page is asked for in a round: no longer than so many seconds, once there are enough.
 TIMES, TIMES_MIN, SECONDS_MAX = 100, 10, 2.0
 
@@ -55,7 +55,9 @@ def console(bench: Bench) -> None:
     )
     bench.tables.append("### The console over a large ledger\n\n" + "\n".join([head, *lines]))
     for store in STORES:
-        of_it = {name: each["p99_ms"] for name, each in found.items() if name.startswith(store) and MOST not in name}
+        of_it = {
+            name: each["p99_ms"] for name, each in found.items() if name.startswith(store) and ANALYTICS not in name
+        }
         slowest = max(of_it, key=lambda name: of_it[name])
         bench.target(f"the slowest page, p99: {slowest}", "< 100 ms", of_it[slowest], "ms", of_it[slowest] < 100)
 
@@ -125,8 +127,8 @@ def _past(bench: Bench, place: Path | str, store: str) -> dict[str, Page]:
         "events": Page("/console/events", "credits.low"),
         "events, dead": Page("/console/events?state=dead", "credits.low"),
         "/v1/events, dead": Page("/v1/events?state=dead", "credits.low"),
-        "/v1/analytics, 30 days by the hour": _analytics("hour", 30),
-        MOST: _analytics("minute", 1),
+        f"{ANALYTICS}, 30 days by the hour": _analytics("hour", 30),
+        f"{ANALYTICS}, a day by the minute": _analytics("minute", 1),
     }
 
 
