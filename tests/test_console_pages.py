@@ -18,6 +18,7 @@ from console_client import Browser
 from paying import PHONE, paying
 from pluct.console import log as log_page
 from pluct.console import page as page_module
+from pluct.console.site import PAGES
 from postgres import fresh_database
 from test_events import SECRETS, Receiver
 from test_reconcile import HEADER, PREAMBLE, line
@@ -401,3 +402,34 @@ def test_a_form_has_each_field_once(make_pluct: Make) -> None:
     headers = {"content-type": "application/x-www-form-urlencoded"}
     answer = browser.client.post("/console/user/grant", content=content, headers=headers)
     assert answer.status_code == 400 and "not one of this console" in unescape(answer.text)
+
+
+ODD = ["", " ", "\x00", "a\nb", "x" * 201, '"><b>', "'", "%", "\u202e", "-1", "9" * 400, "../..", "{}", "\U0001f600"]
+NAMES = [
+    "id", "user", "q", "cursor", "state", "span", "lang", "only", "route", "outcome", "event", "key", "payment",
+    "ticket", "amount", "reason", "receipt", "role", "name", "seen", "once", "confirmed",
+]  # fmt: skip
+
+
+def test_whatever_is_asked_of_a_page_is_answered(make_pluct: Make, place: dict[str, str]) -> None:
+    """By every page and every form, with every field odd in turn: a page or a sentence, and never an accident."""
+    engine = make_pluct(**place)
+    engine.start()
+    browser, user = operator(engine), engine.funded(3)
+    engine.post("/v1/vend-token", {"userId": user})
+    browser.get("/keys")
+    right = {"form_token": browser.fields("/keys/create")["form_token"], "id": user, "user": user, "amount": "1"}
+    right |= {name: "x" for name in NAMES if name not in right and name != "cursor"}
+    statuses = set()
+    for method, path, _ in PAGES:
+        for name in NAMES:
+            for odd in ODD if method == "GET" else ODD[:6]:
+                if method == "GET":
+                    query = {"id": user, "user": user} | {name: odd}
+                    answer = browser.client.get(path, params=query)
+                else:
+                    answer = browser.client.post(path, data=right | {"seen": "1"} | {name: odd})
+                assert answer.status_code < 500, (path, name, odd)
+                statuses.add(answer.status_code)
+    assert statuses >= {200, 400, 404} and "Traceback" not in engine.log
+    engine.run("check")

@@ -19,12 +19,10 @@ STATES: tuple[str, ...] = get_args(LetterState)
 
 async def find(engine: Engine, page: Page) -> Response:
     """Events, newest first, of one state if that is asked for."""
-    state, cursor = page.query.get("state") or None, page.query.get("cursor")
+    state = page.query.get("state") or None
     if state is not None and state not in STATES:
         raise InvalidRequest(f"There are no such events; look for {', '.join(STATES)}.")
-    found, following = await deliveries.page(
-        engine.store, cast(LetterState | None, state), PAGE, None if cursor is None else text(cursor, "cursor")
-    )
+    found, following = await deliveries.page(engine.store, cast(LetterState | None, state), PAGE, page.cursor)
     waiting, dead, since = await engine.store.letter_counts()
     return page.show(
         "events.html", state=state, states=STATES, found=found, following=following, waiting=waiting, dead=dead,

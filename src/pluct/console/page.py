@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from pluct.cashier import Cashier
+from pluct.commands import text
 from pluct.console.sessions import SignedIn
 from pluct.errors import BodyTooLarge, Forbidden, InvalidRequest
 from pluct.live_log import LiveLog
@@ -89,6 +90,12 @@ class Page:
     def to(self, path: str, **query: object) -> Response:
         """Look there next: what a form has done is never done again by looking at it again."""
         return RedirectResponse(_link(path, **query) if query else path, 303, headers=HEADERS)
+
+    @property
+    def cursor(self) -> str | None:
+        """Where in a list this page begins; None: with the newest."""
+        value = self.query.get("cursor")
+        return None if value is None else text(value, "cursor")
 
     def field(self, name: str) -> str:
         """A field of the form that must be filled in."""

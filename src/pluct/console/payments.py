@@ -16,10 +16,10 @@ STATES: tuple[str, ...] = get_args(PaymentState)
 
 async def find(engine: Engine, page: Page) -> Response:
     """Payments, newest first, of one state if that is asked for."""
-    state, cursor = page.query.get("state") or None, page.query.get("cursor")
+    state = page.query.get("state") or None
     if state is not None and state not in STATES:
         raise InvalidRequest(f"There are no such payments; look for {', '.join(STATES)}.")
-    found = await engine.store.payments(cast(PaymentState | None, state), None, PAGE + 1, cursor)
+    found = await engine.store.payments(cast(PaymentState | None, state), None, PAGE + 1, page.cursor)
     following = found[PAGE].id if len(found) > PAGE else None
     return page.show("payments.html", state=state, states=STATES, found=found[:PAGE], following=following)
 
@@ -58,5 +58,5 @@ async def write_off(engine: Engine, page: Page) -> Response:
 
 async def requests(engine: Engine, page: Page) -> Response:
     """What users said they had paid and what was not credited at once."""
-    found, following = await page.cashier.requests(PAGE, page.query.get("cursor"))
+    found, following = await page.cashier.requests(PAGE, page.cursor)
     return page.show("requests.html", found=found, following=following)

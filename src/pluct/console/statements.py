@@ -19,10 +19,7 @@ async def show(engine: Engine, page: Page) -> Response:
     user_id, language = text(page.query.get("user", ""), "The user id"), page.query.get("lang", "en")
     if language not in get_args(Language):
         raise InvalidRequest(f"There are statements in {', '.join(LANGUAGES.values())}.")
-    cursor = page.query.get("cursor")
-    wallet, entries, following = await engine.statement(
-        user_id, PAGE, None if cursor is None else text(cursor, "cursor")
-    )
+    wallet, entries, following = await engine.statement(user_id, PAGE, page.cursor)
     found = statement(wallet, entries, cast(Language, language))
     short, messages = sms(found)
     return page.show(

@@ -42,10 +42,9 @@ async def show(engine: Engine, page: Page) -> Response:
     checkouts, payments = await page.cashier.of_user(user_id, BOUGHT_MAX)
     wallet = await engine.balance(user_id)
     actors = {f"key:{key.id}": key.name for key in await engine.store.api_keys()}
-    cursor, only = page.query.get("cursor"), page.query.get("only") or None
+    cursor, only = page.cursor, page.query.get("only") or None
     if only is not None and only not in FILTERS:
         raise InvalidRequest(f"A history shows everything, or only {', '.join(FILTERS)}.")
-    cursor = None if cursor is None else text(cursor, "cursor")
     entries, following = await _history(engine, wallet, only, cursor)
     done = next((entry for entry in entries if entry.id == page.query.get("done")), None)
     return page.show(
