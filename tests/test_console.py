@@ -333,3 +333,29 @@ def test_a_user_is_found_by_what_they_have_at_hand(make_pluct: Make) -> None:
             assert "/console/user?id=amina" in page and "Nobody&#39;s id" not in page, typed
         assert "it is no payment code, receipt or phone" in browser.get("/users", q="0712345679")
         assert "it is no payment code, receipt or phone" in browser.get("/users", q="2547*****679")
+
+
+def test_a_payment_granted_by_hand_is_not_granted_again(make_pluct: Make) -> None:
+    """Under its receipt, however that was typed: neither when M-Pesa tells of it after all, nor the other way round."""
+    with paying(make_pluct, "cancelled") as world:
+        browser = Browser(world.engine.url)
+        browser.sign_in(world.operator)
+
+        def grant(receipt: str) -> str:
+            browser.get("/user", id="amina")
+            browser.post("/user/grant", **browser.fields("/user/grant"), amount="10", reason="r", receipt=receipt)
+            return browser.post("/user/grant", **browser.fields("/user/grant"), confirmed="yes")
+
+        code = world.becomes(world.buy("amina")["checkoutId"], "failed")["paymentCode"]
+        grant(" slk4h7r2t0 ")
+        assert world.engine.available("amina") == 10
+        world.type_in(code, "100", "SLK4H7R2T0")
+        assert world.engine.available("amina") == 10
+        world.type_in(code, "100", "SLK4H7R2T1")
+        assert world.engine.available("amina") == 20
+        grant("slk4h7r2t1")
+        assert world.engine.available("amina") == 20
+        world.engine.json("credits", "grant", "amina", "10", "--reason", "r", "--reference", "slk4h7r2t2")
+        world.type_in(code, "100", "SLK4H7R2T2")
+        assert world.engine.available("amina") == 30
+        world.engine.run("check")

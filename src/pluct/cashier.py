@@ -99,6 +99,11 @@ class Request(msgspec.Struct, frozen=True):
         return self.payment is None or not (self.payment.settled or self.payment.state == "written_off")
 
 
+def receipt(typed: str) -> str:
+    """A receipt as its gateway writes it, however it was typed: M-Pesa's are in capitals, others are left alone."""
+    return typed.upper() if _RECEIPT.fullmatch(typed.upper()) else typed
+
+
 class Cashier:
     """The verbs of payments over an engine's store."""
 
@@ -485,6 +490,9 @@ class Cashier:
         found = [payment] if payment is not None else await self._called(name)
         if not found:
             raise PaymentNotFound
+        if len(found) > 1:
+            ids = ", ".join(f"{each.id} ({each.gateway})" for each in found)
+            raise InvalidRequest(f"Several payments are called so; name one by its id: {ids}.")
         return found[0]
 
     async def of_user(self, user_id: str, limit: int) -> tuple[list[Checkout], list[Payment]]:

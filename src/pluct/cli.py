@@ -31,6 +31,7 @@ from pluct import (
     kv_import,
     settings,
 )
+from pluct.cashier import receipt
 from pluct.commands import text
 from pluct.engine import PAGE_MAX
 from pluct.errors import InvalidRequest, PluctError, Refusal, SetupError
@@ -236,7 +237,7 @@ def grant(
     granted = with_engine(
         lambda engine: engine.grant(
             text(user, "USER"), amount, source="operator", actor=local_actor(), category=category,
-            reason=text(reason, "--reason"), reference=None if reference is None else text(reference, "--reference"),
+            reason=text(reason, "--reason"), reference=None if reference is None else receipt(text(reference, "--reference")),
             expires_at=None if expires is None else _expiry(expires),
         )
     )  # fmt: skip

@@ -4,6 +4,7 @@ from typing import Any
 
 from starlette.responses import Response
 
+from pluct.cashier import receipt
 from pluct.commands import once, text
 from pluct.console.page import Page
 from pluct.engine import PAGE_MAX, Engine
@@ -73,10 +74,11 @@ async def grant(engine: Engine, page: Page) -> Response:
     if amount < 1:
         raise InvalidRequest("Amount must be at least 1.")
     category: Category = "promotional" if page.form.get("category") == "promotional" else "paid"
-    receipt = page.form.get("receipt", "").strip()
-    reference = text(receipt, "Receipt") if receipt else None
+    typed = page.form.get("receipt", "").strip()
+    reference = receipt(text(typed, "Receipt")) if typed else None
     if "confirmed" not in page.form:
-        return _preview(page, "grant", "Grant credits", wallet, amount, reason, category=category, receipt=receipt)
+        more = {"category": category, "receipt": reference or ""}
+        return _preview(page, "grant", "Grant credits", wallet, amount, reason, **more)
     nonce, seen = page.field("once"), page.number("seen")
     granted = await engine.grant(
         wallet.user_id, amount, source="operator", actor=page.signed_in.actor, category=category, reason=reason,
