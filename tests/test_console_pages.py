@@ -19,6 +19,7 @@ from paying import PHONE, paying
 from pluct.console import log as log_page
 from pluct.console import page as page_module
 from pluct.console.site import PAGES
+from pluct.errors import Unavailable
 from postgres import fresh_database
 from test_events import SECRETS, Receiver
 from test_reconcile import HEADER, PREAMBLE, line
@@ -123,6 +124,22 @@ def test_watching_ends_with_the_session(monkeypatch: pytest.MonkeyPatch) -> None
         return [chunk async for chunk in log_page._while_signed_in(events(), signed_in)]
 
     assert asyncio.run(main()) == [b"0", b"1"]
+
+
+def test_watching_ends_while_nobody_can_say_who_is_signed_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that is away lets nobody look on; the browser asks again by itself."""
+    monkeypatch.setattr(log_page, "LOOK_SECONDS", 0.0)
+
+    async def signed_in() -> bool:
+        raise Unavailable("away")
+
+    async def events() -> AsyncGenerator[bytes, None]:
+        yield b"secret"
+
+    async def main() -> list[bytes]:
+        return [chunk async for chunk in log_page._while_signed_in(events(), signed_in)]
+
+    assert asyncio.run(main()) == []
 
 
 # Events out

@@ -1,5 +1,6 @@
 """The live log: requests as the servers answer them."""
 
+import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
@@ -10,6 +11,8 @@ from pluct.console.page import HEADERS, Page
 from pluct.engine import Engine
 from pluct.errors import PluctError
 from pluct.live_log import Filter
+
+log = logging.getLogger("pluct.console")
 
 #: How often (s) it is looked whether whoever watches is still signed in.
 LOOK_SECONDS = 15.0
@@ -37,14 +40,20 @@ async def _while_signed_in(
         async for chunk in events:
             if time.monotonic() >= look_at:
                 look_at = time.monotonic() + LOOK_SECONDS
-                try:
-                    if not await signed_in():
-                        return
-                except PluctError:  # the database is away: it is asked again later
-                    pass
+                if not await _known(signed_in):
+                    return
             yield chunk
     finally:
         await events.aclose()
+
+
+async def _known(signed_in: Callable[[], Awaitable[bool]]) -> bool:
+    """Whether whoever watches is signed in for sure: while the database cannot say, nobody is."""
+    try:
+        return await signed_in()
+    except PluctError as error:
+        log.warning("a watcher was hung up on: %s", error.sentence)
+        return False
 
 
 def _filter(page: Page) -> Filter:
