@@ -5,6 +5,7 @@ import json
 import re
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from html import unescape
 from typing import Any
@@ -251,7 +252,11 @@ def test_signing_keys_are_rotated_and_retired(make_pluct: Make, place: dict[str,
     browser.post("/signing-keys/rotate", **browser.fields("/signing-keys/rotate"))
     assert "Make a new signing key?" in browser.page.text and len(_states(browser)) == 1
     browser.post("/signing-keys/rotate", **browser.fields("/signing-keys/rotate"))
-    browser.post("/signing-keys/rotate", **browser.fields("/signing-keys/rotate"), confirmed="yes")
+    sent = browser.fields("/signing-keys/rotate") | {"confirmed": "yes"}
+    with ThreadPoolExecutor(4) as pool:  # a double click, twice
+        answers = list(pool.map(lambda _: browser.client.post("/console/signing-keys/rotate", data=sent), range(4)))
+    assert sorted(answer.status_code for answer in answers) == [200, 400, 400, 400]
+    assert "have changed since you looked" in browser.post("/signing-keys/rotate", **sent)
     states = _states(browser)
     (second,) = states.keys() - {first}
     assert states == {first: "signing", second: "pending"}

@@ -237,7 +237,8 @@ def grant(
     granted = with_engine(
         lambda engine: engine.grant(
             text(user, "USER"), amount, source="operator", actor=local_actor(), category=category,
-            reason=text(reason, "--reason"), reference=None if reference is None else receipt(text(reference, "--reference")),
+            reason=text(reason, "--reason"),
+            reference=None if reference is None else receipt(text(reference, "--reference")),
             expires_at=None if expires is None else _expiry(expires),
         )
     )  # fmt: skip

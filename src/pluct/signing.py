@@ -259,17 +259,23 @@ class KeyRing:
         """Whether tickets are signed with these keys, and not with the shared secret."""
         return self._seal is not None
 
-    async def rotate(self, store: KeyStore) -> SigningKey:
-        """See `rotated`. Raises `InvalidRequest` where tickets are signed with the shared secret."""
+    async def rotate(self, store: KeyStore, last: str) -> SigningKey:
+        """See `rotated`; `last` is the key that was last when that was decided ("": none), so that it is done once.
+
+        Raises `InvalidRequest` where tickets are signed with the shared secret, or another key is last by now.
+        """
         seal, now = self._seal, self._clock()
         if seal is None:
             raise InvalidRequest("Tickets are signed with JWT_SECRET here; PLUCT_SIGNING=EdDSA makes keys.")
-        before = {key.kid for key in await store.signing_keys()}
-        keys = await store.change_signing_keys(
-            lambda found: rotated(found, now, seal, self._ticket_seconds, at_once=True)
-        )
+
+        def once(found: list[SigningKey]) -> list[SigningKey]:
+            if last != (found[-1].kid if found else ""):
+                raise InvalidRequest("The keys have changed since you looked; look again, then decide.")
+            return rotated(found, now, seal, self._ticket_seconds, at_once=True)
+
+        keys = await store.change_signing_keys(once)
         await self.follow(store)
-        return next(key for key in reversed(keys) if key.kid not in before)
+        return keys[-1]
 
     async def retire(self, store: KeyStore, kid: str) -> None:
         """See `retired`."""

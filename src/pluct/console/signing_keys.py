@@ -23,8 +23,9 @@ async def show(engine: Engine, page: Page) -> Response:
 async def rotate(engine: Engine, page: Page) -> Response:
     """Make a new key; asked once more first."""
     if "confirmed" not in page.form:
-        return page.show("change-signing-keys.html", kid=None)
-    key = await _ring(engine).rotate(engine.store)
+        keys = await engine.store.signing_keys()
+        return page.show("change-signing-keys.html", kid=None, last=keys[-1].kid if keys else "")
+    key = await _ring(engine).rotate(engine.store, page.form.get("last", ""))
     return page.to("/console/signing-keys", done=key.kid)
 
 
