@@ -262,6 +262,13 @@ def test_keys_are_made_and_revoked(engine: Pluct, browser: Browser) -> None:
     browser.get("/keys")
     page = browser.post("/keys/create", **browser.fields("/keys/create"), role="service", name="backend")
     (secret,) = re.findall(r"pluct_service_[\w-]+", page)
+    browser.get("/keys")
+    sent = browser.fields("/keys/create") | {"role": "mint", "name": "twice"}
+    with ThreadPoolExecutor(4) as pool:  # a double click, twice, and then the back button
+        answers = list(pool.map(lambda _: browser.client.post("/console/keys/create", data=sent), range(4)))
+    assert sorted(answer.status_code for answer in answers) == [200, 400, 400, 400]
+    assert "was made already" in browser.post("/keys/create", **sent)
+    assert len([key for key in engine.json("keys", "list")["keys"] if key["name"] == "twice"]) == 1
     assert secret not in browser.get("/keys")
     headers = {"Authorization": f"Bearer {secret}"}
     assert engine.client.get("/v1/wallets/none", headers=headers).status_code == 404

@@ -194,11 +194,16 @@ class Engine:
             raise Unavailable("The engine is shutting down; ask another process, or try again shortly.")
         await self._raw(Probe())
 
-    async def create_key(self, role: Role, name: str) -> tuple[ApiKey, str]:
-        """A new API key and its secret, which is not kept."""
+    async def create_key(self, role: Role, name: str, nonce: str | None = None) -> tuple[ApiKey, str]:
+        """A new API key and its secret, which is not kept. One `nonce` makes one key, and tells its secret once."""
         secret = f"pluct_{role}_{secrets.token_urlsafe(32)}"
-        key = ApiKey("key_" + secrets.token_hex(8), role, name, hash_secret(secret), self._clock())
+        unique = secrets.token_hex(8) if nonce is None else hashlib.sha256(b"key " + nonce.encode()).hexdigest()[:16]
+        key = ApiKey("key_" + unique, role, name, hash_secret(secret), self._clock())
         await self.store.add_api_key(key)
+        if nonce is not None and await self.store.api_key(key.secret_hash) is None:
+            raise InvalidRequest(
+                "This key was made already, and its secret is not shown again: revoke it, make another."
+            )
         return key, secret
 
     async def revoke_key(self, key_id: str) -> ApiKey | None:

@@ -24,7 +24,7 @@ async def create(engine: Engine, page: Page) -> Response:
     role, name = page.field("role"), text(page.field("name"), "Name")
     if role not in ROLES:
         raise InvalidRequest(f"Role must be one of {', '.join(ROLES)}.")
-    made, secret = await engine.create_key(cast(Role, role), name)
+    made, secret = await engine.create_key(cast(Role, role), name, page.signed_in.actor + page.field("once"))
     keys = sorted(await engine.store.api_keys(), key=lambda key: (key.revoked_at is not None, -key.created_at))
     return page.show("keys.html", keys=keys, roles=ROLES, secret=secret, made=made)
 

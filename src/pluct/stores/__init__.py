@@ -225,7 +225,7 @@ class Store(Reads, Protocol):
         ...
 
     async def add_api_key(self, key: ApiKey) -> None:
-        """Keep a new key."""
+        """Keep a new key, unless there is one of this id."""
         ...
 
     async def revoke_api_key(self, key_id: str, now: int) -> ApiKey | None:

@@ -290,7 +290,7 @@ class PostgresqlStore(PostgresqlReads, PaymentReads, IdentityRows, OutboxRows, S
     async def add_api_key(self, key: ApiKey) -> None:
         """See `Store.add_api_key`."""
         await self._all(
-            f"INSERT INTO api_keys ({rows.API_KEY}) VALUES ($1, $2, $3, $4, $5, $6)",
+            f"INSERT INTO api_keys ({rows.API_KEY}) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO NOTHING",
             key.id, key.role, key.name, key.secret_hash, key.created_at, key.revoked_at,
         )  # fmt: skip
 

@@ -285,7 +285,7 @@ class SqliteStore(PaymentReads, IdentityRows, OutboxRows, SumsRows, ConsoleRows)
     async def add_api_key(self, key: ApiKey) -> None:
         """See `Store.add_api_key`."""
         await self._administer(
-            "INSERT INTO api_keys VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO api_keys VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
             (key.id, key.role, key.name, key.secret_hash, key.created_at, key.revoked_at),
         )
 
