@@ -4,6 +4,8 @@ import base64
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
@@ -30,6 +32,8 @@ DEVICES: dict[str, dict[str, Any]] = {
     "desktop": {"viewport": {"width": 1280, "height": 800}},
 }
 SECONDS_MAX = 10
+AXE = files("axe_playwright_python").joinpath("axe.min.js")
+GRAVE = {"moderate", "serious", "critical"}
 
 TOML = """
 [http]
@@ -67,6 +71,21 @@ QUERIES = {
     "/console/events": "",
     "/console/health": "",
 }
+
+
+@cache
+def axe() -> str:
+    """The program that finds what some people cannot use."""
+    return AXE.read_text("utf-8")
+
+
+def faults(page: Page, **options: Any) -> list[str]:
+    """What axe-core has against the page as it is now."""
+    found = page.evaluate("options => axe.run({resultTypes: ['violations'], ...options})", options)
+    return [
+        f"{fault['id']}: {node['html'][:120]}: {node['failureSummary']}"
+        for fault in found["violations"] if fault["impact"] in GRAVE for node in fault["nodes"]
+    ]  # fmt: skip
 
 
 @contextmanager

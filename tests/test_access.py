@@ -44,6 +44,7 @@ ROLES: dict[tuple[str, str], tuple[set[str], set[str]]] = {
     ("GET", "/v1/wallets/{userId}/entries"): ({"operator"}, {"user", "operator"}),
     ("POST", "/v1/wallets/{userId}/adjustments"): ({"operator"}, {"operator"}),
     ("POST", "/v1/tickets/redeem"): ({"service"}, {"service"}),
+    ("POST", "/v1/tickets/batch"): ({"service"}, {"service"}),
     ("GET", "/v1/tickets/{id}"): ({"service", "operator"}, {"service", "operator"}),
     ("POST", "/v1/tickets/{id}/capture"): ({"service"}, {"service"}),
     ("POST", "/v1/tickets/{id}/void"): ({"service", "operator"}, {"service", "operator"}),

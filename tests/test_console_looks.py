@@ -1,23 +1,19 @@
 """Whom the console's pages are for: everybody, on a phone and at a desk, by day and by night. Axe-core reads them."""
 
 from collections.abc import Iterator
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, FilePayload, Page
 
-from browsing import DEVICES, QUERIES, Life, Visit, address, chromium, lively, needs_chromium, summed
+from browsing import DEVICES, QUERIES, Life, Visit, address, axe, chromium, faults, lively, needs_chromium, summed
 from conftest import Pluct, served
 from pluct.console.site import PAGES
 
 pytestmark = needs_chromium
 
 PATHS = [path for method, path, _ in PAGES if method == "GET"]
-AXE = files("axe_playwright_python").joinpath("axe.min.js")
-GRAVE = {"moderate", "serious", "critical"}
 TARGET_MIN = 24  # CSS pixels, as WCAG 2.2 AA has it
 
 STATEMENT = """Receipt No.,Completion Time,Details,Transaction Status,Paid In,Withdrawn,A/C No.
@@ -37,21 +33,6 @@ MEASURED = """least => {
   }).map(name);
   return {wide, small, headings: document.querySelectorAll("h1").length, title: document.title};
 }"""
-
-
-@cache
-def axe() -> str:
-    """The program that finds what some people cannot use."""
-    return AXE.read_text("utf-8")
-
-
-def faults(page: Page, **options: Any) -> list[str]:
-    """What axe-core has against the page as it is now."""
-    found = page.evaluate("options => axe.run({resultTypes: ['violations'], ...options})", options)
-    return [
-        f"{fault['id']}: {node['html'][:120]}: {node['failureSummary']}"
-        for fault in found["violations"] if fault["impact"] in GRAVE for node in fault["nodes"]
-    ]  # fmt: skip
 
 
 def sound(page: Page) -> None:

@@ -115,6 +115,7 @@ RIGHT: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "/v1/users/{userId}/token": (("service",), {}),
     "/v1/users/{userId}/revoke": (("operator",), {}),
     "/v1/tickets/redeem": (("service",), {}),
+    "/v1/tickets/batch": (("service",), {"operations": [{"op": "redeem", "token": "a.b.c"}]}),
     "/v1/tickets/{id}": (("service",), {}),
     "/v1/tickets/{id}/capture": (("service",), {}),
     "/v1/tickets/{id}/void": (("operator",), {"reason": "a reason"}),

@@ -220,7 +220,8 @@ CLOCKS = {
     "pluct.workers": {"time.monotonic"},  # how often workers died of late
     "pluct.tickets": {"time.time"},  # the default clock of new ids
     "pluct.web.endpoint": {"time.time_ns", "time.perf_counter"},  # the log line: when, and how long it took
-    "pluct.gate.proxy": {"time.time", "time.perf_counter"},  # the same
+    "pluct.web.batch": {"time.perf_counter"},  # the same
+    "pluct.gate.proxy": {"time.time_ns", "time.perf_counter"},  # the same
 }
 CLOCK = re.compile(
     r"(?:^|\.)(?:datetime\.(?:now|utcnow|today)|date\.today"

@@ -134,6 +134,11 @@ WRONG = {
     "/v1/payments/x/write-off": {"reason": [None, 7, "", "x" * 201, "a\nb"], "clientRequestId": [7]},
     "/v1/users/token": {"refreshToken": [None, 7, [], {}], "clientRequestId": [7, ""]},
     "/v1/tickets/redeem": {"token": [None, 7, [], {}], "clientRequestId": [7, ""]},
+    "/v1/tickets/batch": {
+        "operations": [None, 7, [], {}, [7], [[]], [{}], [{"op": "x"}], [{"op": "redeem"}], [{"op": ["redeem"]}],
+                       [{"op": "redeem", "token": 7}], [{"op": "redeem", "token": "x"}] * 101],
+        "clientRequestId": [7, "", "x"],
+    },
     "/v1/tickets/x/capture": {"amount": ["1", 1.0, True, 0, -1, [1]], "clientRequestId": [7]},
     "/v1/tickets/x/void": {"reason": [None, 7, "", "x" * 201, "a\nb"], "clientRequestId": [7]},
 }  # fmt: skip
@@ -147,6 +152,7 @@ RIGHT: dict[str, tuple[str, dict[str, Any]]] = {
     "/v1/payments/x/write-off": ("operator", {"reason": "a reason"}),
     "/v1/users/token": ("none", {"refreshToken": "x"}),
     "/v1/tickets/redeem": ("service", {"token": "a.b.c"}),
+    "/v1/tickets/batch": ("service", {"operations": [{"op": "redeem", "token": "a.b.c"}]}),
     "/v1/tickets/x/capture": ("service", {}),
     "/v1/tickets/x/void": ("service", {"reason": "a reason"}),
 }

@@ -74,6 +74,7 @@ class Engine:
         self.store, self.signer, self.catalog, self.observer = store, signer, catalog, observer
         self._clock, self._next_id, self._grace_seconds = clock, next_id, grace_seconds
         self.limits = Limits(rates, store.turns)
+        self._audiences = catalog.audiences
         self.watch = watch or Ledgerwatch()  #: counts what the store commits
         #: Set once the process is about to stop: it still serves, and says that it will not for long.
         self.leaving = False
@@ -125,7 +126,7 @@ class Engine:
     async def redeem(self, token: str, claim: Once | None = None) -> Changed:
         """Accept a ticket, once."""
         said = self.signer.verify(token)
-        if said.aud not in self.catalog.audiences:
+        if said.aud not in self._audiences:
             raise Unauthorized("The token is for an audience this engine does not sell to.")
         return await self.submit(Redeem(said.sub, said.jti, said.aud, _claims(claim)), Changed, "redeem")
 

@@ -195,6 +195,10 @@ class Observer:
         taken = event.ms / 1000
         seconds[bisect_left(BUCKETS_SECONDS, taken)] += 1
         seconds[-1] += taken
+        self.tell(event)
+
+    def tell(self, event: Event) -> None:
+        """Something like a request was answered, as a part of one that is counted."""
         if self._log is not None:
             self._log.write(self._encode(event) + b"\n")
         if self.feed is not None:

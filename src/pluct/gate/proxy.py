@@ -9,7 +9,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
 
@@ -31,7 +30,7 @@ from pluct.gate.headers import (
 from pluct.gate.protocol import LINE, Line
 from pluct.gate.redeeming import Desk, Lost, Ticket
 from pluct.gate.settling import Ending, Settler
-from pluct.web.endpoint import Call, request_id
+from pluct.web.endpoint import Call, request_id, second
 from pluct.web.problems import problem
 
 log = logging.getLogger("pluct.gate")
@@ -330,9 +329,11 @@ class Passage:
 
     def _tell(self, started: float) -> None:
         ticket, ending = self._ticket, self._ending
-        now = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        passed = Passed(now, self._request_id, self._scope["method"], self._status,
-                        round((time.perf_counter() - started) * 1000, 3), self._code)  # fmt: skip
+        now = time.time_ns() // 1_000_000
+        passed = Passed(
+            f"{second(now // 1000)}.{now % 1000:03d}Z", self._request_id, self._scope["method"], self._status,
+            round((time.perf_counter() - started) * 1000, 3), self._code,
+        )  # fmt: skip
         if ticket is not None and ending is not None:
             passed.ticket_id, passed.user_id, passed.why = ticket.ticket_id, ticket.user_id, ending.void
             passed.ending = "void" if ending.void is not None else "capture" if ticket.is_held else None

@@ -8,12 +8,11 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 
 from pluct.errors import Refusal, Unavailable
-from pluct.gate.redeeming import Desk, NoAnswer, Ticket, pause_seconds, problem_of
+from pluct.gate.redeeming import Capture, Desk, NoAnswer, NotServed, Ticket, Void, pause_seconds
 
 log = logging.getLogger("pluct.gate")
 
@@ -38,12 +37,11 @@ class Settler:
 
     def settle(self, ticket: Ticket, ending: Ending) -> None:
         """Begin to settle a redeemed ticket."""
-        path = f"/v1/tickets/{quote(ticket.ticket_id, safe='')}"
+        id, key = ticket.ticket_id, self._desk.new_key()
         if ending.void is not None:
-            self._begin(f"ticket {ticket.ticket_id}: void", self._ask(path + "/void", {"reason": ending.void}))
+            self._begin(f"ticket {id}: void", self._ask(Void(id, ending.void, key)))
         elif ticket.is_held:
-            body = {} if ending.amount is None else {"amount": ending.amount}
-            self._begin(f"ticket {ticket.ticket_id}: capture", self._ask(path + "/capture", body))
+            self._begin(f"ticket {id}: capture", self._ask(Capture(id, ending.amount, key)))
 
     def give_back(self, token: str, key: str) -> None:
         """Void a ticket that may have been redeemed under this key; nothing was let through for it."""
@@ -71,25 +69,23 @@ class Settler:
         except Exception:
             log.exception("not settled: %s", what)
 
-    async def _ask(self, path: str, body: dict[str, Any]) -> None:
+    async def _ask(self, operation: Capture | Void) -> None:
         """Ask until there is an answer, whichever."""
-        key, attempt = self._desk.new_key(), 0
+        attempt, what = 0, f"settling ticket {operation.ticket_id}"
         while True:  # bounded in time
             try:
-                status, said = await self._desk.ask(path, body, key)
+                result = await self._desk.ask(operation)
+                break
             except NoAnswer as error:
                 attempt += 1
                 if attempt == 1:
-                    log.warning("%s is asked again: %s", path, error)
-            else:
-                if status not in (401, 403):
-                    break
+                    log.warning("%s is asked again: %s", what, error)
+            except NotServed as error:
                 attempt += 1  # an operator may give the gate's key back its right
-                log.error("%s: the engine does not take PLUCT_SERVICE_KEY: %s", path, problem_of(said).detail)
+                log.error("%s: %s", what, error)
             await asyncio.sleep(pause_seconds(attempt))
-        if status != 200:
-            problem = problem_of(said)
-            log.warning("%s was refused: %d %s: %s", path, status, problem.code, problem.detail)
+        if result.ticket is None:
+            log.warning("%s was refused: %d %s: %s", what, result.status, result.problem.code, result.problem.detail)
 
     async def _undo(self, token: str, key: str) -> None:
         attempt = 0

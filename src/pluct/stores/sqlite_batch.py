@@ -86,6 +86,8 @@ def _fetch_needed(execute: Callable[..., sqlite3.Cursor], view: View, needed: Ne
     """See `Needs`."""
     for ticket_id in needed.tickets:
         _fetch_ticket(execute, view, ticket_id)
+    if not (needed.payments or needed.payment_names or needed.checkouts or needed.references):
+        return  # as for every redemption and report
     payments = [row for id in needed.payments for row in execute(_PAYMENT + "id = ?", (id,))]
     for name in needed.payment_names:
         payments += execute(_PAYMENT + "namespace = ? AND reference = ?", name)

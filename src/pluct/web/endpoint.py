@@ -118,15 +118,7 @@ class Endpoint:
         started = time.perf_counter()
         headers = dict(scope["headers"])
         call = Call(scope, headers, request_id(headers))
-        code = None
-        try:
-            answer = await self._run(scope, receive, call)
-        except PluctError as error:
-            code, answer = error.code, self._route.shape(error, call)
-        except Exception:
-            log.exception("request %s failed", call.request_id)
-            fault = Fault()
-            code, answer = fault.code, self._route.shape(fault, call)
+        answer, code = await answered(self._run(scope, receive, call), self._route.shape, call)
         if answer.stream is not None:
             self._observe(call, answer, code, started)  # it is answered; who knows when it ends
             return await _stream(answer, answer.stream, receive, send, scope["method"])
@@ -146,13 +138,7 @@ class Endpoint:
         self._observe(call, answer, code, started)
 
     def _observe(self, call: Call, answer: Answer, code: str | None, started: float) -> None:
-        route, caller, now = self._route, call.caller, time.time_ns() // 1_000_000
-        event = Event(
-            f"{_second(now // 1000)}.{now % 1000:03d}Z", call.request_id, call.scope["method"],
-            route.path, answer.status, round((time.perf_counter() - started) * 1000, 3), code, call.user_id,
-            call.ticket_id, None if caller.key is None else caller.key.id, answer.replayed,
-        )  # fmt: skip
-        self._engine.observer.request(event)
+        self._engine.observer.request(event(call, self._route.path, answer, code, started))
 
     async def _run(self, scope: Scope, receive: Receive, call: Call) -> Answer:
         route = self._route
@@ -173,6 +159,28 @@ class Endpoint:
         elif route.body is bytes:
             call.body = await _body(receive, call.headers)
         return await route.handle(self._engine, call)
+
+
+async def answered(work: Awaitable[Answer], shape: Shape, call: Call) -> tuple[Answer, str | None]:
+    """What comes of it: its answer, or that of an error and the error's code."""
+    try:
+        return await work, None
+    except PluctError as error:
+        return shape(error, call), error.code
+    except Exception:
+        log.exception("request %s failed", call.request_id)
+        fault = Fault()
+        return shape(fault, call), fault.code
+
+
+def event(call: Call, route: str, answer: Answer, code: str | None, started: float) -> Event:
+    """An answered request, or what is like one, for the log; `started` is what `time.perf_counter` said then."""
+    key, now = call.caller.key, time.time_ns() // 1_000_000
+    return Event(
+        f"{second(now // 1000)}.{now % 1000:03d}Z", call.request_id, call.scope["method"], route, answer.status,
+        round((time.perf_counter() - started) * 1000, 3), code, call.user_id, call.ticket_id,
+        None if key is None else key.id, answer.replayed,
+    )  # fmt: skip
 
 
 async def _stream(
@@ -217,8 +225,8 @@ async def _body(receive: Receive, headers: dict[bytes, bytes]) -> bytes:
     return body
 
 
-@lru_cache(2)
-def _second(seconds: int) -> str:
+@lru_cache(64)
+def second(seconds: int) -> str:
     """A whole second as RFC 3339 begins it: formatting it anew for each log line costs as much as encoding the line."""
     return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
 

@@ -22,16 +22,20 @@ _SECURITY_SCHEMES = {
     "apiKeyHeader": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "API key, the other way"},
     "userToken": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "User token"},
 }
-_GROUPS = {  # by the handlers' module: the group's name and what it is for
-    "seed": ("Front door", "The two routes an app and a payment webhook need: spend a credit, and grant credits."),
-    "v1": ("/v1", "Everything else, for apps, payment back offices, premium backends and support."),
-    "payments": ("Payments", "Buying packs of credits, and what support does about money that did not fit."),
-    "hooks": (
-        "Gateways",
-        "Where payment gateways report. Only they can: what they send is signed, or its address is secret.",
-    ),
-    "backend": ("Machines", "What monitoring asks, and whoever checks tickets by themselves."),
+_GROUPS = {  # in the order they are shown
+    "The front door": "The two routes an app and a payment webhook need: spend a credit, and grant credits.",
+    "Credits and tickets": "The same with more to say, and what backends and support need.",
+    "Payments": "Buying packs of credits, and what support does about money that did not fit.",
+    "Users": "Tokens that say who a user is, and statements of what they had.",
+    "Operators": "What the engine has done, and is doing.",
+    "Gateways": "Where payment gateways report. Only they can: what they send is signed, or its address is secret.",
+    "Machines": "What monitoring asks, and whoever checks tickets by themselves.",
 }
+_GROUP_OF = {  # the handlers' modules
+    "seed": "The front door", "v1": "Credits and tickets", "batch": "Credits and tickets", "payments": "Payments",
+    "users": "Users", "statements": "Users", "analytics": "Operators", "log": "Operators", "events": "Operators",
+    "hooks": "Gateways", "backend": "Machines",
+}  # fmt: skip
 _EXAMPLES = {
     "SeedVendBody": {"userId": "test-user-1"},
     "SeedAddBody": {"userId": "test-user-1", "amount": 5},
@@ -39,11 +43,18 @@ _EXAMPLES = {
     "AddBody": {"userId": "test-user-1", "amount": 5, "category": "promotional", "reason": "Welcome"},
     "AdjustBody": {"amount": -1, "reason": "Granted twice by mistake"},
     "RedeemBody": {"token": "eyJ…"},
+    "BatchBody": {
+        "operations": [
+            {"op": "redeem", "token": "eyJ…", "clientRequestId": "job-1"},
+            {"op": "capture", "ticketId": "01a2…", "amount": 1, "clientRequestId": "job-2"},
+        ]
+    },
     "CaptureBody": {"amount": 1},
     "CheckoutBody": {"userId": "test-user-1", "pack": "starter", "gateway": "daraja", "phone": "0712345678"},
     "RequestBody": {"userId": "test-user-1", "amount": 0, "reason": "top-up", "reference": "SLK4H7R2T0 Confirmed. …"},
     "AssignBody": {"userId": "test-user-1", "reason": "Showed the message"},
     "WriteOffBody": {"reason": "Sent back by hand"},
+    "RefreshBody": {"refreshToken": "pluct_refresh_…"},
     "VoidBody": {"reason": "The result came out empty"},
 }
 
@@ -57,14 +68,16 @@ def openapi(routes: list[Route]) -> dict[str, Any]:
     paths: dict[str, Any] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schema)
+    used = {_GROUP_OF[_module(route.handle)] for route in routes}
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "Pluct Business Engine",
             "version": __version__,
-            "description": "Sell premium actions for prepaid credits.",
+            "description": _PURPOSE,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
+        "tags": [{"name": name, "description": _GROUPS[name]} for name in _GROUPS if name in used],
         "paths": paths,
         "components": {"schemas": components, "securitySchemes": _SECURITY_SCHEMES},
         "x-errors": [
@@ -92,6 +105,7 @@ def _operation(route: Route, schema: dict[Any, Any]) -> dict[str, Any]:
         done.setdefault("content", {})[route.text] = {"schema": {"type": "string"}}
     operation: dict[str, Any] = {
         "operationId": _operation_id(route.handle, route.path),
+        "tags": [_GROUP_OF[_module(route.handle)]],
         "summary": summary.rstrip("."),
         "description": f"{' '.join(more.split())}\n\nFor: {roles}.".strip(),
         "parameters": _parameters(route),
@@ -100,18 +114,21 @@ def _operation(route: Route, schema: dict[Any, Any]) -> dict[str, Any]:
     if route.body is bytes:
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": {}}}}
     elif route.body is not None:
-        operation["requestBody"] = {
-            "required": True,
-            "content": {"application/json": {"schema": schema[route.body]}},
-        }
+        taken = {"schema": schema[route.body], "example": _EXAMPLES[route.body.__name__]}
+        operation["requestBody"] = {"required": True, "content": {"application/json": taken}}
     if route.door is not None:
         operation["security"] = _security(route.door.roles)
     return operation
 
 
 def _operation_id(handle: Handler, path: str) -> str:
-    module = getattr(handle, "__module__", "").rpartition(".")[2]
+    module = _module(handle)
     return f"{module}.{getattr(handle, '__name__', path)}{'.' + path.strip('/') if module == 'backend' else ''}"
+
+
+def _module(handle: Handler) -> str:
+    """The name of the handler's module."""
+    return str(getattr(getattr(handle, "__func__", handle), "__module__", "")).rpartition(".")[2]
 
 
 def _parameters(route: Route) -> list[dict[str, Any]]:
@@ -128,7 +145,7 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
                 "description": "The user's id, where neither a user token nor `userId` names it.",
             }
         )  # fmt: skip
-    if route.method == "POST":
+    if route.method == "POST" and _module(route.handle) not in ("batch", "hooks"):
         found.append(
             {
                 "name": "Idempotency-Key", "in": "header", "required": False, "schema": _TEXT,

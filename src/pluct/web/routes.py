@@ -13,7 +13,7 @@ from pluct.engine import Engine
 from pluct.errors import MethodNotAllowed
 from pluct.identity import Identity
 from pluct.live_log import LiveLog
-from pluct.web import analytics, backend, docs, events, hooks, log, payments, seed, statements, users, v1
+from pluct.web import analytics, backend, batch, docs, events, hooks, log, payments, seed, statements, users, v1
 from pluct.web.access import Access
 from pluct.web.endpoint import Answer, Call, Door, Endpoint, Route
 from pluct.web.openapi import openapi
@@ -42,6 +42,7 @@ def table(
         Route("GET", history, v1.entries, own("operator"), problem, v1.HistoryAnswer, None, v1.HistoryQuery),
         Route("POST", wallet + "/adjustments", v1.adjust, key("operator"), problem, v1.EntryAnswer, v1.AdjustBody),
         Route("POST", "/v1/tickets/redeem", v1.redeem, key("service"), problem, v1.TicketAnswer, v1.RedeemBody),
+        Route("POST", "/v1/tickets/batch", batch.batch, key("service"), problem, batch.BatchAnswer, batch.BatchBody),
         Route("GET", ticket, v1.ticket, staff, problem, v1.TicketAnswer),
         Route("POST", ticket + "/capture", v1.capture, key("service"), problem, v1.TicketAnswer, v1.CaptureBody),
         Route("POST", ticket + "/void", v1.void, staff, problem, v1.TicketAnswer, v1.VoidBody),

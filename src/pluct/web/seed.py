@@ -56,6 +56,7 @@ async def vend_token(engine: Engine, call: Call) -> Answer:
         raise InvalidRequest("User ID is required")
     user = access.user_id(call, None if body.user_id is None else _string(body.user_id))
     vending = await engine.vend(user, key=access.idempotency_key(call, body.client_request_id))
+    call.ticket_id = vending.ticket.id
     return Answer(SeedVendAnswer(vending.token), replayed=vending.replayed)
 
 

@@ -11,14 +11,14 @@ from pluct.engine import PAGE_MAX, Engine
 from pluct.errors import AmountTooLarge, InvalidRequest
 from pluct.model import AMOUNT_MAX, PRIORITY_DEFAULT, Category, Entry, Granted, Lot, Ticket, Wallet
 from pluct.web import access
-from pluct.web.endpoint import Answer, Call
+from pluct.web.endpoint import Answer, Call, second
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 def rfc3339(at: int) -> str:
     """Milliseconds as RFC 3339 in UTC."""
-    return datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return f"{second(at // 1000)}.{at % 1000:03d}Z"
 
 
 class _Body(msgspec.Struct, rename="camel", kw_only=True):
@@ -192,6 +192,7 @@ async def vend_token(engine: Engine, call: Call) -> Answer:
     action = "default" if body.action is None else body.action
     vending = await engine.vend(user, action, body.cost, key)
     ticket = vending.ticket
+    call.ticket_id = ticket.id
     answer = VendAnswer(
         request_id=call.request_id, token=vending.token, ticket_id=ticket.id, action=ticket.action, cost=ticket.cost,
         expires_in=(ticket.expires_at - ticket.issued_at // 1000 * 1000) // 1000,
@@ -255,26 +256,30 @@ async def redeem(engine: Engine, call: Call) -> Answer:
     """Accept a ticket, once."""
     body: RedeemBody = call.body
     changed = await engine.redeem(body.token, access.claim(call, "redeem", body.client_request_id, body.token))
+    call.user_id, call.ticket_id = changed.ticket.user_id, changed.ticket.id
     return Answer(ticket_answer(changed.ticket, call.request_id, ok=True), replayed=changed.replayed)
 
 
 async def capture(engine: Engine, call: Call) -> Answer:
     """Keep all or part of a redeemed ticket's hold."""
     body: CaptureBody = call.body
-    ticket_id = text(call.path["id"], "the ticket's id")
+    ticket_id = call.ticket_id = text(call.path["id"], "the ticket's id")
     if body.amount is not None and body.amount < 1:
         raise InvalidRequest("amount must be at least 1; to keep nothing, void the ticket.")
     claim = access.claim(call, "capture", body.client_request_id, ticket_id, body.amount)
     changed = await engine.capture(ticket_id, body.amount, claim)
+    call.user_id = changed.ticket.user_id
     return Answer(ticket_answer(changed.ticket, call.request_id), replayed=changed.replayed)
 
 
 async def void(engine: Engine, call: Call) -> Answer:
     """Give a ticket's credits back."""
     body: VoidBody = call.body
-    ticket_id, reason = text(call.path["id"], "the ticket's id"), _sentence(body.reason)
+    ticket_id = call.ticket_id = text(call.path["id"], "the ticket's id")
+    reason = _sentence(body.reason)
     claim = access.claim(call, "void", body.client_request_id, ticket_id, reason)
     changed = await engine.void(ticket_id, reason, call.caller.id, claim)
+    call.user_id = changed.ticket.user_id
     return Answer(ticket_answer(changed.ticket, call.request_id), replayed=changed.replayed)
 
 

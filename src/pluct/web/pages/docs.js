@@ -33,16 +33,7 @@ function fields(schema, what) {
   const rows = Object.entries(s.properties || {}).map(([name, field]) =>
     el("tr", {}, el("td", {}, el("code", { textContent: name })), el("td", { textContent: kindOf(field) }),
       el("td", { textContent: required.has(name) ? what : defaultOf(field) })));
-  return el("div", { className: "scroll" }, el("table", {}, el("tbody", {}, ...rows)));
-}
-
-const EXAMPLES = { userId: "test-user-1", amount: 5, reason: "to try it", token: "paste a ticket's token here" };
-
-function example(schema) {
-  const s = resolve(schema);
-  const names = Object.keys(s.properties || {}).filter((name) => ["userId", ...(s.required || [])].includes(name)
-    || (name === "amount" && "userId" in s.properties));
-  return Object.fromEntries(names.map((name) => [name, EXAMPLES[name] ?? ""]));
+  return el("div", { className: "scroll", tabIndex: 0 }, el("table", {}, el("tbody", {}, ...rows)));
 }
 
 function shellQuoted(text) {
@@ -62,12 +53,13 @@ function curl(request) {
 function form(method, path, route) {
   const inputs = route.parameters.map((parameter) => {
     const input = el("input", { autocomplete: "off", spellcheck: false, required: parameter.required });
-    if (parameter.name === "userId") input.value = EXAMPLES.userId;
+    if (parameter.name === "userId") input.value = "test-user-1";
     if (parameter.schema.default) input.placeholder = parameter.schema.default;
     return { parameter, input };
   });
-  const schema = route.requestBody && route.requestBody.content["application/json"].schema;
-  const body = schema && el("textarea", { value: JSON.stringify(example(schema), null, 2), spellcheck: false });
+  const taken = route.requestBody && route.requestBody.content["application/json"];
+  const text = taken && JSON.stringify(taken.example ?? {}, null, 2);
+  const body = taken && el("textarea", { value: text, rows: text.split("\n").length + 1, spellcheck: false });
   const shown = el("div", { ariaLive: "polite" });
 
   function request() {
@@ -133,7 +125,8 @@ function form(method, path, route) {
 
 function routeNode(method, path, route) {
   const inside = el("div", { className: "inside" });
-  const answer = route.responses["200"].content;
+  const done = Object.entries(route.responses).find(([status]) => status.startsWith("2"))[1];
+  const answer = done.content && done.content["application/json"];
   const node = el("details", { className: "route" },
     el("summary", {}, el("span", { className: `method ${method}`, textContent: method.toUpperCase() }),
       el("span", { className: "path", textContent: path }),
@@ -144,18 +137,17 @@ function routeNode(method, path, route) {
     for (const line of route.description.split("\n\n")) inside.append(el("p", { textContent: line }));
     const takes = route.requestBody && route.requestBody.content["application/json"].schema;
     if (takes) inside.append(el("h3", { textContent: "Takes" }), fields(takes, "required"));
-    if (answer) inside.append(el("h3", { textContent: "Answers" }), fields(answer["application/json"].schema, ""));
+    if (answer) inside.append(el("h3", { textContent: "Answers" }), fields(answer.schema, ""));
     inside.append(form(method, path, route));
   });
   return node;
 }
 
 function show() {
-  const groups = new Map([["The front door", []], ["/v1", []], ["For machines", []]]);
+  const groups = new Map(api.tags.map((tag) => [tag.name, [el("p", { textContent: tag.description })]]));
   for (const [path, methods] of Object.entries(api.paths)) {
     for (const [method, route] of Object.entries(methods)) {
-      const group = path.startsWith("/v1/") ? "/v1" : route.security ? "The front door" : "For machines";
-      groups.get(group).push(routeNode(method, path, route));
+      groups.get(route.tags[0]).push(routeNode(method, path, route));
     }
   }
   const sections = [...groups].map(([name, nodes]) => el("section", {}, el("h2", { textContent: name }), ...nodes));

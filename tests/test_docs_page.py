@@ -1,0 +1,90 @@
+"""`/docs` in a real browser, on a phone and at a desk: every route is there, opens, and can be tried."""
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Locator, expect
+
+from browsing import DEVICES, Visit, axe, chromium, faults, needs_chromium
+from conftest import Pluct, served
+from paying import SECRETS
+
+pytestmark = needs_chromium
+
+TOML = """
+[[packs]]
+id = "starter"
+name = "10 credits"
+currency = "KES"
+price = "100.00"
+credits = 10
+
+[payments]
+callback_base_url = "https://pay.example"
+
+[gateways.daraja]
+"""
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pluct]:
+    """With a gateway, so that its routes are described, too."""
+    with served(tmp_path_factory.mktemp("docs"), TOML, **SECRETS) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(params=DEVICES)
+def visit(browser: Browser, engine: Pluct, request: pytest.FixtureRequest) -> Iterator[Visit]:
+    """Somebody reads the page."""
+    made = Visit(browser, engine.url, request.param)
+    made.page.goto("/docs")
+    made.page.locator(".route").first.wait_for()
+    yield made
+    made.context.close()
+    assert made.troubles == []
+
+
+def route(visit: Visit, path: str, method: str = "post") -> Locator:
+    """A route's part of the page, opened."""
+    found = visit.page.locator(f'.route[data-find^="{method} {path.lower()} "]')
+    found.locator("summary").first.click()
+    return found
+
+
+def test_every_route_is_shown_and_opens(visit: Visit, engine: Pluct) -> None:
+    """Each under its group, with what it takes, and a form to try it."""
+    document = engine.client.get("/openapi.json").json()
+    operations = [each for methods in document["paths"].values() for each in methods.values()]
+    routes = visit.page.locator(".route")
+    assert routes.count() == len(operations) > 30
+    for each in routes.all():
+        each.locator("summary").first.click()
+    expect(visit.page.locator(".route[open] form")).to_have_count(len(operations))
+    headings = visit.page.locator("#routes h2").all_inner_texts()
+    assert headings == [tag["name"] for tag in document["tags"]] and "Gateways" in headings
+    assert visit.page.evaluate("document.documentElement.scrollWidth <= screen.width")
+    visit.page.evaluate(axe())
+    assert faults(visit.page) == []
+
+
+def test_what_is_shown_as_an_example_can_be_sent(visit: Visit, engine: Pluct) -> None:
+    """With a key, from the page itself: credits are granted, spent, and the ticket's token is answered."""
+    visit.page.fill("#bearer", engine.key("mint")["Authorization"].removeprefix("Bearer "))
+    for path, said in (("/v1/credits/add", '"newBalance"'), ("/v1/vend-token", '"token": "eyJ')):
+        form = route(visit, path).locator("form")
+        form.get_by_role("button", name="Send").click()
+        form.get_by_text("200 in").wait_for()
+        assert said in form.locator("pre").first.inner_text()
+
+
+def test_a_route_is_found_by_a_word(visit: Visit) -> None:
+    """The others, and groups without any, are out of the way."""
+    visit.page.fill("#filter", "batch")
+    expect(visit.page.locator(".route:visible")).to_have_count(1)
+    expect(visit.page.locator("#routes h2:visible")).to_have_text("Credits and tickets")
