@@ -4,6 +4,7 @@ import base64
 import hmac
 import json
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,7 +15,15 @@ from joserfc.jwk import OctKey
 
 from pluct.errors import Unauthorized
 from pluct.model import Ticket
-from pluct.tickets import TOKEN_LENGTH_MAX, HS256Signer, TicketClaims, UserTokens, uuid7_source
+from pluct.tickets import (
+    TOKEN_LENGTH_MAX,
+    HS256Signer,
+    TicketClaims,
+    UserTokens,
+    ticket_claims,
+    uuid7_source,
+    verified_claims,
+)
 
 SECRET = "s" * 40
 SIGNER, KEY = HS256Signer(SECRET), OctKey.import_key(SECRET)
@@ -118,6 +127,54 @@ def test_a_forged_ticket_is_refused(token: str) -> None:
     """Always with the same kind of no, never with an accident."""
     with pytest.raises(Unauthorized):
         SIGNER.verify(token)
+
+
+def own(middle: str) -> str:
+    """A token with our header and good signature, and this in the middle: good enough not to be read by the library."""
+    text = f"{HEAD}.{middle}"
+    return f"{text}.{part(hmac.digest(SECRET.encode(), text.encode(), 'sha256'))}"
+
+
+@pytest.mark.parametrize(
+    "middle",
+    [
+        part(b'{"sub":"brian",' + json.dumps(CLAIMS).encode()[1:]), part(b"[]"), part(b""), part(b"{}{}"), "", "*",
+        part(json.dumps(CLAIMS).encode("utf-16")), part(b"[" * 3000), part(b'{"a":' * 1000), part(bytes([255, 254])),
+        part(json.dumps(CLAIMS | {"sub": "\ud800"}).encode()), part(CLAIMS | {"iss": "someone"}), BODY + "." + BODY,
+        part(CLAIMS | {"exp": "1800000060"}), part(CLAIMS | {"exp": 1_800_000_060.5}), BODY[:-1] + "€",
+    ],
+)  # fmt: skip
+def test_a_good_signature_is_not_enough(middle: str) -> None:
+    """What is signed with our secret under our header, but is no ticket, is refused like anything else."""
+    with pytest.raises(Unauthorized):
+        SIGNER.verify(own(middle))
+
+
+def outcome(read: Callable[[str], TicketClaims], token: str) -> TicketClaims | str:
+    try:
+        return read(token)
+    except Unauthorized as error:
+        return error.sentence
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.one_of(
+        st.just(BODY), st.just(part(b" " + json.dumps(CLAIMS).encode() + b"\n")), st.text("aZ09-_=+/. ", max_size=40),
+        st.dictionaries(st.sampled_from(list(CLAIMS)), st.none() | st.integers() | st.text(max_size=3)).map(part),
+    ),
+    st.integers(0, 400), st.text(max_size=3), st.booleans(),
+)  # fmt: skip
+def test_what_we_read_ourselves_is_what_the_library_reads(middle: str, at: int, put: str, cut: bool) -> None:
+    """Whatever is done to a token, before or after it is signed: the same claims, or the same refusal."""
+
+    def by_the_library(token: str) -> TicketClaims:
+        return ticket_claims(verified_claims(token, KEY))
+
+    spoilt = middle[:at] + put + middle[at + cut :]
+    token = own(middle)
+    for each in (token, own(spoilt), token[:at] + put + token[at + cut :], token + put):
+        assert outcome(SIGNER.verify, each) == outcome(by_the_library, each)
 
 
 def test_a_critical_extension_is_refused() -> None:
