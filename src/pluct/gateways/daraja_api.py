@@ -216,7 +216,9 @@ def stamp(ms: int, utc_offset_hours: int) -> str:
 def time_ms(value: Any, utc_offset_hours: int) -> int | None:
     """A time in any of Daraja's spellings; one without a zone is local."""
     written = text(value)
-    if re.fullmatch(r"[0-9]{14}", written):  # with a T it is ISO's, which is read ten times as fast as a layout
+    if (
+        len(written) == 14 and written.isascii() and written.isdigit()
+    ):  # with a T it is ISO's, which is read ten times as fast as a layout
         written = f"{written[:8]}T{written[8:]}"
     for pattern, layout in _STAMPS:
         if pattern.fullmatch(written):
@@ -237,8 +239,8 @@ def receipt_of(value: Any) -> str | None:
 
 def phone_of(value: Any) -> str | None:
     """A payer's number in full, or as Daraja masks it; None for a hash and for everything else."""
-    number = re.sub(r"\s", "", text(value))
-    if re.fullmatch(r"[0-9]{1,6}\*{1,9}[0-9]{1,6}", number):
+    number = "".join(text(value).split())
+    if "*" in number and re.fullmatch(r"[0-9]{1,6}\*{1,9}[0-9]{1,6}", number):
         return number
     try:
         return phone_number(number)

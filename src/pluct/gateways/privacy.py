@@ -22,12 +22,15 @@ _NOT_KEPT = "(not kept)"
 DEPTH_MAX = 40
 #: A number written in full, wherever it stands: people also type theirs as an account number.
 _IN_TEXT = re.compile(r"(?<![0-9])(?:\+?254|0)[17][0-9]{8}(?![0-9])")
+_NUMBER_LENGTH_MIN = 10  # of what that finds
+_SPACING = re.compile(r"[\s().\-]")
+_MOBILE = re.compile(r"(?:\+?254|0)?([17][0-9]{8})")
+_MASKED = re.compile(r"([0-9]{4})[0-9]*\*+[0-9]*([0-9]{3})")
 
 
 def phone_number(text: str) -> str:
     """A Kenyan mobile number as M-Pesa writes it, `2547XXXXXXXX` or `2541XXXXXXXX`. Raises `InvalidRequest`."""
-    digits = re.sub(r"[\s().\-]", "", text)
-    found = re.fullmatch(r"(?:\+?254|0)?([17][0-9]{8})", digits)
+    found = _MOBILE.fullmatch(_SPACING.sub("", text))
     if found is None:
         raise InvalidRequest("phone must be a Kenyan mobile number such as 0712345678 or 254712345678.")
     return "254" + found[1]
@@ -54,8 +57,8 @@ class Privacy:
 
         How many asterisks there are differs from place to place: the first four digits and the last three count.
         """
-        written = re.sub(r"[\s().\-]", "", typed).removeprefix("+")
-        found = re.fullmatch(r"([0-9]{4})[0-9]*\*+[0-9]*([0-9]{3})", written)
+        written = _SPACING.sub("", typed).removeprefix("+")
+        found = _MASKED.fullmatch(written)
         return [] if found is None else list(dict.fromkeys([written, f"{found[1]}*****{found[2]}"]))
 
     def redacted(self, body: Any) -> bytes:
@@ -72,11 +75,12 @@ class Privacy:
             return [self._redacted(item, depth + 1) for item in value]
         if not isinstance(value, dict):
             written = str(value)
+            if len(written) < _NUMBER_LENGTH_MIN:
+                return value
             hidden = _IN_TEXT.sub(lambda found: self._recognisable(found[0]), written)
             return value if hidden == written else hidden
         value = {self._redacted(key, depth): item for key, item in value.items()}
-        pair = next((at for at in ("Name", "Key") if isinstance(value.get(at), str) and "Value" in value), None)
-        if pair is not None:
+        if "Value" in value and (pair := next((at for at in ("Name", "Key") if isinstance(value.get(at), str)), None)):
             rest = {key: self._kept(key, item, depth) for key, item in value.items() if key not in (pair, "Value")}
             return {pair: value[pair], **rest, "Value": self._kept(value[pair], value["Value"], depth)}
         return {key: self._kept(key, item, depth) for key, item in value.items()}

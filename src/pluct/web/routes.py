@@ -121,10 +121,12 @@ def application(
         by_path.setdefault(route.path, []).append(route)
     fixed = {path: _at_one_path(found, engine) for path, found in by_path.items() if "{" not in path}
     missing = Endpoint(Route("ANY", "(none)", backend.not_found, None, problem), engine)
-    router = Router(
-        [StarletteRoute(path, _at_one_path(found, engine)) for path, found in by_path.items() if "{" in path],
-        redirect_slashes=False, default=missing, lifespan=lifespan,
-    )  # fmt: skip
+    below: dict[str, list[StarletteRoute]] = {}  # the others by how they begin: nobody is matched with all of them
+    for path, found in by_path.items():
+        if "{" in path:
+            below.setdefault(_beginning(path), []).append(StarletteRoute(path, _at_one_path(found, engine)))
+    routers = {beginning: Router(some, redirect_slashes=False, default=missing) for beginning, some in below.items()}
+    rest = Router([], redirect_slashes=False, default=missing, lifespan=lifespan)
 
     def site(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "http":
@@ -133,10 +135,16 @@ def application(
                 return app(scope, receive, send)
             if scope["path"] == "/console" or scope["path"].startswith("/console/"):
                 return console(scope, receive, send)
-            scope["path"] = scope["raw_path"].decode("latin-1")  # an id may have an escaped slash in it
-        return router(scope, receive, send)
+            path = scope["path"] = scope["raw_path"].decode("latin-1")  # an id may have an escaped slash in it
+            return routers.get(_beginning(path), rest)(scope, receive, send)
+        return rest(scope, receive, send)
 
     return site
+
+
+def _beginning(path: str) -> str:
+    """Two parts of a path, before any id."""
+    return "/".join(path.split("/", 3)[:3])
 
 
 class _AtOnePath:
