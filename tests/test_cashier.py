@@ -19,7 +19,7 @@ from pluct.cashier import Cashier
 from pluct.catalog import Catalog, PaymentPolicy
 from pluct.commands import OpenCheckout
 from pluct.engine import Engine
-from pluct.errors import PaymentNotFound, Refusal
+from pluct.errors import InvalidRequest, PaymentNotFound, Refusal
 from pluct.gateways import MPESA, Credited, Notice, Paid, Pending
 from pluct.gateways.daraja import CONFIRMATION, RESULT, STK, make
 from pluct.gateways.daraja_settings import DarajaSettings
@@ -239,6 +239,24 @@ async def test_a_question_is_asked_by_one_process(place: Path | str) -> None:
             group.start_soon(cashier.sweep)
             group.start_soon(other.sweep)
         assert len(asked) == 1
+
+
+@pytest.mark.anyio
+async def test_two_payments_of_one_name_are_not_guessed_between(place: Path | str) -> None:
+    """Two gateways may use the same receipt: an operator is asked which is meant, with both ids."""
+    async with cashing(place, Clock()) as cashier:
+        for number, namespace in enumerate((MPESA, "daraja")):
+            paid = Paid(namespace, RECEIPT, 10_000, "KES", typed=True)
+            await cashier.hear("daraja", Notice(f"told:{number}", "statement", b"{}", paid))
+            if number == 0:
+                assert (await cashier.named(RECEIPT)).namespace == (await cashier.named(RECEIPT.lower())).namespace
+        both = [payment for payment, _ in (await cashier.payments("unmatched", None, 10, None))[0]]
+        with pytest.raises(InvalidRequest) as refused:
+            await cashier.named(RECEIPT)
+        assert len(both) == 2 and all(payment.id in refused.value.sentence for payment in both)
+        assert await cashier.named(both[0].id) == both[0]
+        with pytest.raises(PaymentNotFound):
+            await cashier.named("SLK4H7R2T9")
 
 
 @pytest.mark.anyio
