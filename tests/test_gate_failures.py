@@ -247,7 +247,7 @@ def test_what_is_no_engine(world: World, backend: Backend) -> None:
     for option, value, part in (
         ("--upstream", "ftp://x", "must be http://host:port"), ("--engine", "http://u:p@x", "must be http://host:port"),
         ("--listen", "here", "--listen must be HOST:PORT"),
-        ("--engine", world.engine.url + "/x", "There is no Pluct engine"),
+        ("--engine", world.engine.url + "/x", "There is no Pluct engine"), ("--action", "x\ny", "--action must be"),
     ):  # fmt: skip
         arguments = [word for pair in (asked | {option: value}).items() for word in pair]
         ended = world.engine.run("gate", *arguments, PLUCT_SERVICE_KEY=key, exit_code=2)

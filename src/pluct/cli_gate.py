@@ -8,7 +8,7 @@ import msgspec
 
 from pluct import app
 from pluct.commands import text
-from pluct.errors import SetupError
+from pluct.errors import InvalidRequest, SetupError
 from pluct.gate.proxy import GateSettings, Limits
 from pluct.terminal import example
 
@@ -63,9 +63,9 @@ def gate(
     host, colon, port = listen.rpartition(":")
     if not colon or not host or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
         raise SetupError("--listen must be HOST:PORT, such as 127.0.0.1:8788; port 0 picks a free one.")
+    try:
+        text(action, "--action")
+    except InvalidRequest as error:
+        raise SetupError(error.sentence) from None
     found = msgspec.convert(limits, Limits)
-    app.serve_gate(
-        GateSettings(
-            text(action, "--action"), upstream, engine, host.strip("[]"), int(port), key, found, behind_proxy, drain
-        )
-    )
+    app.serve_gate(GateSettings(action, upstream, engine, host.strip("[]"), int(port), key, found, behind_proxy, drain))
