@@ -215,6 +215,20 @@ def test_strangers_cannot_make_metrics_grow(engine: Pluct) -> None:
     assert not [key for key in samples(engine) if "19" in str(key[1]) and "le" not in dict(key[1])]
 
 
+def test_the_log_says_whose_ticket_it_was(engine: Pluct, keys: Keys) -> None:
+    """Sold, redeemed and given back: each line names the user and the ticket, so that both can be followed."""
+    user, marks = engine.funded(2), [new_id() for _ in range(4)]
+    for path in ("/vend-token", "/v1/vend-token"):
+        vended = engine.post(path, {"userId": user}, {"X-Request-Id": marks.pop(0)}).json()
+    id = vended["ticketId"]
+    engine.post("/v1/tickets/redeem", {"token": vended["token"]}, keys["service"] | {"X-Request-Id": marks[0]})
+    engine.post(f"/v1/tickets/{id}/void", {"reason": "a test"}, keys["service"] | {"X-Request-Id": marks[1]})
+    told = [line_of(engine, mark) for mark in marks]
+    assert [(line["status"], line["userId"], line["ticketId"]) for line in told] == [(200, user, id)] * 2
+    sold = until(lambda: [line for line in lines(engine) if line.get("userId") == user and "vend" in line["route"]][1:])
+    assert sold[0]["ticketId"] == id
+
+
 def test_neither_metrics_nor_log_have_a_secret(engine: Pluct, keys: Keys) -> None:
     """Not the webhook's, no key, no ticket."""
     token, marker = engine.post("/vend-token", {"userId": engine.funded(1)}).json()["token"], new_id()
