@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from joserfc.jwk import OKPKey
 from msgspec.structs import replace
 
@@ -20,7 +22,15 @@ from pluct.model import SigningKey, Ticket, thumbprint
 from pluct.signing import CACHE_SECONDS, LEEWAY_SECONDS, PUBLISHED_MAX, SPREAD_SECONDS, KeyRing, Seal
 from pluct.stores import Store
 from pluct.stores.rows import SIGNING_KEYS_MAX
-from pluct.tickets import HS256Signer
+from pluct.tickets import (
+    EDDSA,
+    HS256Signer,
+    TicketClaims,
+    base64url,
+    ticket_claims,
+    token_header,
+    verified_claims,
+)
 from postgres import fresh_database
 from verifying import header
 
@@ -281,6 +291,54 @@ def test_a_repeated_vend_gets_the_same_bytes_across_rotations() -> None:
     assert len({header(token)["kid"] for token in tokens.values()}) == 7
     late = keys.ring()
     assert {at: late.sign(ticket(at)) for at in tokens} == tokens
+
+
+KEYS = Keys()
+KEYS.begin()
+HEAD, BODY, _ = KEYS.ring().sign(ticket(KEYS.clock())).split(".")
+PRIVATE = SEAL.opened(KEYS.keys[0])
+
+
+def signed(middle: str) -> str:
+    """A token as we would write it, but for what is in the middle."""
+    assert PRIVATE is not None
+    text = f"{HEAD}.{middle}"
+    return f"{text}.{base64url(PRIVATE.sign(text.encode())).decode()}"
+
+
+def outcome(read: Callable[[str], TicketClaims], token: str) -> TicketClaims | str:
+    try:
+        return read(token)
+    except Unauthorized as error:
+        return error.sentence
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.one_of(
+        st.just(BODY), st.text("aZ09-_=+/. €", max_size=40),
+        st.sampled_from(
+            [b"[]", b"{}{}", b'{"sub":"a","sub":"b"}', b" {} ", b"\xff", b"[" * 3000, b'{"iss":7}']
+        ).map(lambda said: base64url(said).decode()),
+    ),
+    st.integers(0, 400), st.text(max_size=3), st.booleans(),
+)  # fmt: skip
+def test_what_we_read_ourselves_is_what_the_library_reads(middle: str, at: int, put: str, cut: bool) -> None:
+    """Whatever is done to a token, before or after it is signed: the same claims, or the same refusal."""
+    reads, key = KEYS.ring(), OKPKey.import_key(KEYS.ring().jwks()["keys"][0])
+
+    def by_the_library(token: str) -> TicketClaims:
+        kid = token_header(token).get("kid")
+        if kid is None:
+            return SHARED.verify(token)
+        if kid != KEYS.keys[0].kid:
+            raise Unauthorized("The token's key is unknown, or was retired.")
+        return ticket_claims(verified_claims(token, key, EDDSA))
+
+    token = signed(middle)
+    for each in (token, signed(middle[:at] + put + middle[at + cut :]), token[:at] + put + token[at + cut :]):
+        assert outcome(reads.verify, each) == outcome(by_the_library, each)
+    assert isinstance(outcome(reads.verify, signed(BODY)), TicketClaims)
 
 
 def test_a_ticket_of_before_the_first_key_keeps_its_token() -> None:

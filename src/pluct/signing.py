@@ -11,9 +11,9 @@ import os
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
-from cryptography.exceptions import InvalidTag
+from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -23,7 +23,18 @@ from msgspec.structs import replace
 
 from pluct.errors import InvalidRequest, SetupError, Unauthorized, Unavailable
 from pluct.model import SigningKey, Ticket, base64url, thumbprint
-from pluct.tickets import EDDSA, HS256Signer, TicketClaims, payload, ticket_claims, token_header, verified_claims
+from pluct.tickets import (
+    EDDSA,
+    TOKEN_LENGTH_MAX,
+    HS256Signer,
+    TicketClaims,
+    own_bytes,
+    own_claims,
+    payload,
+    ticket_claims,
+    token_header,
+    verified_claims,
+)
 from pluct.tickets import base64url as base64url_bytes
 
 log = logging.getLogger("pluct")
@@ -207,9 +218,24 @@ class _Known:
     def __init__(self, key: SigningKey, private: Ed25519PrivateKey | None) -> None:
         self.head = base64url_bytes(b'{"alg":"EdDSA","typ":"JWT","kid":"%s"}' % key.kid.encode()) + b"."
         self.private = private
+        self._verify = Ed25519PublicKey.from_public_bytes(key.public).verify
         self.public = OKPKey.import_key(Ed25519PublicKey.from_public_bytes(key.public))
         x = base64url(key.public)
         self.jwk = {"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": key.kid, "x": x}
+
+    def own(self, token: str) -> dict[str, Any] | None:
+        """The claims of a token as we write them; None for those that are spelled otherwise. Raises `Unauthorized`."""
+        if len(token) > TOKEN_LENGTH_MAX or not token.isascii():
+            return None
+        signed, _, written = token.encode().rpartition(b".")
+        signature = own_bytes(written)
+        if signature is None:
+            return None
+        try:
+            self._verify(signature, signed)
+        except InvalidSignature:
+            raise Unauthorized("The token is not valid.") from None
+        return own_claims(signed[len(self.head) :])
 
 
 class KeyRing:
@@ -228,6 +254,7 @@ class KeyRing:
         self._begins: list[int] = []
         self._signs: list[_Known | None] = [None]  # what is issued before the first of `_begins`, from then on, …
         self._believed: dict[str, _Known] = {}
+        self._by_head: dict[str, _Known] = {}  # the same by what their tokens begin with
         self._jwks: list[dict[str, str]] = []
         self.sign: Callable[[Ticket], str] = self._sign  #: see `Signer.sign`
         if seal is None:
@@ -287,6 +314,9 @@ class KeyRing:
         """See `Signer.verify`. The token says which key it claims; the key says by which algorithm."""
         if self._shared is not None and token.startswith(self._shared.head):
             return self._shared.verify(token)
+        known = self._by_head.get(token.partition(".")[0])
+        if known is not None and (own := known.own(token)) is not None:
+            return ticket_claims(own)
         kid = token_header(token).get("kid")
         if kid is not None:
             key = self._believed.get(kid) if isinstance(kid, str) else None
@@ -332,3 +362,4 @@ class KeyRing:
         self._believed = {
             key.kid: known for key in keys if key.retired_at is None and (known := self._known[key.kid]) is not None
         }
+        self._by_head = {known.head[:-1].decode(): known for known in self._believed.values()}
