@@ -2,11 +2,16 @@
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import Pluct, new_id, refused, served, until
+from conftest import Clock, Pluct, new_id, opened, refused, served, until
+from pluct import engine
+from pluct.catalog import Action, Catalog
+from pluct.observe import Observer
+from pluct.tickets import HS256Signer, uuid7_source
 from postgres import fresh_database
 
 TOML = """
@@ -23,9 +28,9 @@ BATCH = "/v1/tickets/batch"
 class Shop:
     """An engine, a backend's key, and a user with credits."""
 
-    def __init__(self, engine: Pluct) -> None:
-        self.engine, self.service = engine, engine.key("service")
-        self.user = engine.funded(1_000)
+    def __init__(self, pluct: Pluct) -> None:
+        self.engine, self.service = pluct, pluct.key("service")
+        self.user = pluct.funded(1_000)
 
     def vend(self, action: str = "transcribe") -> dict[str, Any]:
         """A ticket."""
@@ -51,9 +56,9 @@ def shop(
 ) -> Iterator[Shop]:
     """One for each database."""
     where = {"DATABASE_URL": fresh_database(postgresql_url)} if request.param == "postgresql" else {}
-    with served(tmp_path_factory.mktemp("batches"), TOML, **where) as engine:
-        yield Shop(engine)
-        assert engine.json("check")["ok"] is True
+    with served(tmp_path_factory.mktemp("batches"), TOML, **where) as pluct:
+        yield Shop(pluct)
+        assert pluct.json("check")["ok"] is True
 
 
 def redeem(vended: dict[str, Any], key: str | None = None) -> dict[str, Any]:
@@ -165,10 +170,30 @@ def test_the_log_tells_of_each(shop: Shop) -> None:
 
 def test_each_counts_for_the_limit_of_the_key(make_pluct: Callable[..., Pluct]) -> None:
     """A batch is no way round it: what is over the limit is told to come again, and the rest is done."""
-    engine = make_pluct(toml='[limits]\nrequests_per_key = "5/hour"\n')
-    engine.start()
-    shop = Shop(engine)
+    pluct = make_pluct(toml='[limits]\nrequests_per_key = "5/hour"\n')
+    pluct.start()
+    shop = Shop(pluct)
     vended = [shop.vend("default") for _ in range(7)]
     results = shop.send(*map(redeem, vended))
     assert [result["status"] for result in results] == [200] * 5 + [429] * 2
     assert results[-1]["problem"]["retryAfterSeconds"] > 0
+
+
+@pytest.mark.anyio
+async def test_whose_tickets_they_are_is_remembered_of_so_many_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is forgotten is looked up; both are settled alike."""
+    monkeypatch.setattr(engine, "OWNERS_MAX", 3)
+    clock, catalog = Clock(), Catalog({"read": Action(settle="report")})
+    async with opened(tmp_path / "pluct.db", clock) as store:
+        made = engine.Engine(store, HS256Signer("s" * 40), catalog, Observer(None), clock, uuid7_source(), 60)
+        await made.grant("amina", 10, source="api", actor="test")
+        tickets = []
+        for _ in range(6):
+            vending = await made.vend("amina", "read")
+            tickets.append((await made.redeem(vending.token)).ticket.id)
+        assert list(made._owners) == tickets[-3:]
+        ends = [await made.capture(tickets[0], None), await made.capture(tickets[5], None)]
+        ends += [await made.void(ticket_id, "a test", "test") for ticket_id in (tickets[1], tickets[4])]
+        assert [end.ticket.state for end in ends] == ["captured"] * 2 + ["voided"] * 2

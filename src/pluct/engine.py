@@ -51,6 +51,7 @@ log = logging.getLogger("pluct")
 
 PAGE_MAX = 200
 SWEEP_MAX = 500
+OWNERS_MAX = 10_000
 NO_LIMITS = Rates()
 
 
@@ -75,6 +76,7 @@ class Engine:
         self._clock, self._next_id, self._grace_seconds = clock, next_id, grace_seconds
         self.limits = Limits(rates, store.turns)
         self._audiences = catalog.audiences
+        self._owners: dict[str, str] = {}  # whose the tickets are that were redeemed here of late; that never changes
         self.watch = watch or Ledgerwatch()  #: counts what the store commits
         #: Set once the process is about to stop: it still serves, and says that it will not for long.
         self.leaving = False
@@ -128,19 +130,25 @@ class Engine:
         said = self.signer.verify(token)
         if said.aud not in self._audiences:
             raise Unauthorized("The token is for an audience this engine does not sell to.")
-        return await self.submit(Redeem(said.sub, said.jti, said.aud, _claims(claim)), Changed, "redeem")
+        changed = await self.submit(Redeem(said.sub, said.jti, said.aud, _claims(claim)), Changed, "redeem")
+        self._owners[said.jti] = said.sub
+        if len(self._owners) > OWNERS_MAX:
+            del self._owners[next(iter(self._owners))]
+        return changed
 
     async def capture(self, ticket_id: str, amount: int | None, claim: Once | None = None) -> Changed:
         """Keep all or part of a redeemed ticket's hold."""
-        ticket = _found(await self.store.ticket(ticket_id))
-        command = Capture(ticket.user_id, ticket_id, amount, self._grace_seconds, _claims(claim))
+        command = Capture(await self._owner(ticket_id), ticket_id, amount, self._grace_seconds, _claims(claim))
         return await self.submit(command, Changed, "capture")
 
     async def void(self, ticket_id: str, reason: str, actor: str, claim: Once | None = None) -> Changed:
         """Give a ticket's credits back."""
-        ticket = _found(await self.store.ticket(ticket_id))
-        command = Void(ticket.user_id, ticket_id, self._grace_seconds, reason, actor, _claims(claim))
+        command = Void(await self._owner(ticket_id), ticket_id, self._grace_seconds, reason, actor, _claims(claim))
         return await self.submit(command, Changed, "void")
+
+    async def _owner(self, ticket_id: str) -> str:
+        """Whose ticket it is: a command names its user. Most are settled where they were redeemed a moment ago."""
+        return self._owners.get(ticket_id) or _found(await self.store.ticket(ticket_id)).user_id
 
     async def balance(self, user_id: str) -> Wallet:
         """The user's wallet; an unknown user's is empty."""
