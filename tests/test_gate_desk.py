@@ -15,6 +15,7 @@ import pytest
 
 from conftest import Pluct, until
 from gating import OK, TOML, Backend, Till, gate_before, request
+from pluct.errors import Unavailable
 from pluct.gate.client import Origin
 from pluct.gate.redeeming import (
     OPERATIONS_MAX,
@@ -22,6 +23,7 @@ from pluct.gate.redeeming import (
     WORTH_A_REQUEST,
     Capture,
     Desk,
+    Lost,
     NoAnswer,
     NotServed,
     Redeem,
@@ -196,6 +198,24 @@ async def test_an_answer_that_is_none(what: str) -> None:
     assert isinstance(first, Result)
     assert [type(end) for end in ends] == [kind] * 3 and len({id(end) for end in ends}) == 3
     assert {getattr(end, "sent", None) for end in ends} == {sent}
+
+
+@pytest.mark.parametrize("status", ["401 No", "404 No"])
+async def test_a_redemption_that_may_have_been_done_is_not_forgotten(status: str) -> None:
+    """Its answer is lost, and the next try is turned away, as by a load balancer that restarts: it may have been used.
+
+    Where nothing was sent before, it was not, and the gate says so.
+    """
+    async with a_desk() as (desk, counter):
+        for lost in (True, False):
+            task = asyncio.create_task(desk.redeem("a.b.c", "key"))
+            if lost:
+                (await counter.asked.get())[1].close()
+            operations, writer = await counter.asked.get()
+            assert operations[0]["clientRequestId"] == "key"
+            writer.write(f"HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n".encode())
+            (end,) = await asyncio.gather(task, return_exceptions=True)
+            assert isinstance(end, Lost) and end.sent if lost else isinstance(end, Unavailable)
 
 
 @pytest.mark.parametrize(("status", "sent"), [(503, True), (500, True), (429, False)])

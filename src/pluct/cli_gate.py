@@ -41,7 +41,8 @@ _SECONDS = click.FloatRange(0.1, 86_400)
 @click.option("--connect-seconds", type=_SECONDS, default=_usual.connect_seconds, show_default=True,
               help="To reach the backend or the engine.")  # fmt: skip
 @click.option("--engine-seconds", type=_SECONDS, default=_usual.engine_seconds, show_default=True,
-              help="For one answer of the engine; it is asked three times to redeem a ticket.")  # fmt: skip
+              help="For one answer of the engine, or a turn to ask; it is asked three times to redeem a ticket.",
+)  # fmt: skip
 @click.option("--settle-seconds", type=_SECONDS, default=_usual.settle_seconds, show_default=True,
               help="How long the engine is asked to settle a ticket while it cannot.")  # fmt: skip
 @click.option("--drain", type=click.FloatRange(0, 300), default=0.0, metavar="SECONDS",

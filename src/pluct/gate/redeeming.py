@@ -223,6 +223,10 @@ class Desk:
                 return await self.redeem_once(token, key)
             except NoAnswer as error:
                 sent, why = sent or error.sent, str(error)
+            except Unavailable:
+                if not sent:
+                    raise
+                break  # an earlier try may have used it
         log.warning("the engine could not be asked to redeem a ticket: %s", why)
         raise Lost(sent)
 

@@ -73,7 +73,8 @@ async def batch(engine: Engine, call: Call) -> Answer:
     """Redeem, capture and void many tickets at once, each by itself.
 
     Each operation is what a request of its own would be, with its own `clientRequestId` as its idempotency key. There
-    is no order among them, and a bad one spoils no other.
+    is no order among them, and one that is refused spoils no other. A request in which one is not of the shape that is
+    described is refused whole, and nothing of it is done.
     """
     body: BatchBody = call.body
     if access.idempotency_key(call, body.client_request_id) is not None:

@@ -263,23 +263,22 @@ async def redeem(engine: Engine, call: Call) -> Answer:
 async def capture(engine: Engine, call: Call) -> Answer:
     """Keep all or part of a redeemed ticket's hold."""
     body: CaptureBody = call.body
-    ticket_id = call.ticket_id = text(call.path["id"], "the ticket's id")
+    ticket_id = text(call.path["id"], "the ticket's id")
     if body.amount is not None and body.amount < 1:
         raise InvalidRequest("amount must be at least 1; to keep nothing, void the ticket.")
     claim = access.claim(call, "capture", body.client_request_id, ticket_id, body.amount)
     changed = await engine.capture(ticket_id, body.amount, claim)
-    call.user_id = changed.ticket.user_id
+    call.user_id, call.ticket_id = changed.ticket.user_id, changed.ticket.id
     return Answer(ticket_answer(changed.ticket, call.request_id), replayed=changed.replayed)
 
 
 async def void(engine: Engine, call: Call) -> Answer:
     """Give a ticket's credits back."""
     body: VoidBody = call.body
-    ticket_id = call.ticket_id = text(call.path["id"], "the ticket's id")
-    reason = _sentence(body.reason)
+    ticket_id, reason = text(call.path["id"], "the ticket's id"), _sentence(body.reason)
     claim = access.claim(call, "void", body.client_request_id, ticket_id, reason)
     changed = await engine.void(ticket_id, reason, call.caller.id, claim)
-    call.user_id = changed.ticket.user_id
+    call.user_id, call.ticket_id = changed.ticket.user_id, changed.ticket.id
     return Answer(ticket_answer(changed.ticket, call.request_id), replayed=changed.replayed)
 
 
