@@ -17,6 +17,7 @@ from pluct.errors import (
     InvalidRequest,
     ReferenceConflict,
     Refusal,
+    Stale,
     TicketAlreadyRedeemed,
     TicketAlreadySettled,
     TicketExpired,
@@ -613,6 +614,17 @@ def test_an_adjustment_upwards_is_a_lot(page: Page) -> None:
     entry = Entry("e2", "u", 2, "e1", T0, "adjust", 4, "adjusted", "user:u", 5, 0, None, "a", None, "because", "ops")
     assert adjusted == Adjusted(entry)
     assert page.view.wallets["u"].lots == (Lot(1, "g", 1, "paid", 50, None), Lot(2, "a", 4, "paid", 50, None))
+
+
+def test_what_a_person_decided_holds_for_the_wallet_they_saw(page: Page) -> None:
+    """By the number of its entries, which is 0 for an unknown user's; what decides by itself has seen nothing."""
+    page.refused(Adjust("u", "a", 1, "x", "ops", seen=1), Stale)
+    page.ask(Adjust("u", "a", 5, "x", "ops", seen=0))
+    page.refused(Adjust("u", "a", -1, "x", "ops", seen=0), Stale)
+    page.refused(Fund("u", "g", 1, "shop", seen=2), Stale)
+    page.ask(Adjust("u", "a", -1, "x", "ops", seen=1))
+    page.ask(Fund("u", "g", 1, "shop", seen=2))
+    page.ask(Fund("u", "h", 1, "shop"))
 
 
 def test_an_adjustment_downwards_takes_in_burn_down_order(page: Page) -> None:

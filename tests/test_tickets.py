@@ -8,14 +8,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from joserfc import jwt
-from joserfc.jwk import OctKey
+from joserfc.jwk import OctKey, OKPKey
 
 from pluct.errors import Unauthorized
 from pluct.model import Ticket
 from pluct.tickets import (
+    EDDSA,
     TOKEN_LENGTH_MAX,
     HS256Signer,
     TicketClaims,
@@ -183,10 +185,33 @@ def test_a_critical_extension_is_refused() -> None:
         SIGNER.verify(raw({"alg": "HS256", "crit": ["x"], "x": 1}, json.dumps(CLAIMS).encode()))
 
 
+@pytest.mark.parametrize("algorithm", ["EdDSA", "HS256", "Ed448", "none", "ES256"])
+def test_a_key_of_ed25519_takes_one_algorithm(algorithm: str) -> None:
+    """Its own, whatever the token's header says (RFC 8725, section 3.1)."""
+    private = Ed25519PrivateKey.generate()
+    text = f"{part({'alg': algorithm, 'typ': 'JWT'})}.{part(CLAIMS)}"
+    token = f"{text}.{part(private.sign(text.encode()))}"
+    key = OKPKey.import_key(private.public_key())
+    if algorithm == "EdDSA":
+        assert verified_claims(token, key, EDDSA) == CLAIMS
+    else:
+        with pytest.raises(Unauthorized):
+            verified_claims(token, key, EDDSA)
+
+
 # User tokens
 
 USERS = UserTokens(SECRET)
 USER = {"sub": "amina", "aud": "pluct-business-engine", "exp": NOW // 1000 + 60}
+
+
+def test_a_user_token_we_make_is_one_we_take() -> None:
+    """Until its end, and the same values make the same bytes."""
+    token = USERS.make("amina", NOW // 1000, NOW // 1000 + 60)
+    assert token == USERS.make("amina", NOW // 1000, NOW // 1000 + 60)
+    assert USERS.user_id(token, NOW) == "amina"
+    with pytest.raises(Unauthorized):
+        USERS.user_id(token, NOW + 60_000)
 
 
 @pytest.mark.parametrize("claims", [
