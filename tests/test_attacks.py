@@ -459,3 +459,14 @@ def test_every_point_of_rfc_8725_is_in_the_documentation_with_its_test() -> None
         named = re.findall(r"`(test_\w+)`", cell)
         assert named and all(name in globals() for name in named), number
         assert any(name.startswith(f"test_rfc8725_{number.replace('.', '_')}_") for name in named), number
+
+
+def test_the_tokens_own_times_count(target: Target) -> None:
+    """Signed well, and past its own end: 410, as for a ticket of that age; before its own beginning: 401."""
+    good = target.sell()
+    header, claims = opened_token(good)
+    now = int(time.time())
+    for end in (now, now - 1_000):
+        refused(target.redeem(target.made(header, claims | {"exp": end})), 410, "ticket_expired")
+    refused(target.redeem(target.made(header, claims | {"nbf": now + 500})), 401, "unauthorized")
+    assert target.redeem(good).status_code == 200

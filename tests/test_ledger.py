@@ -25,6 +25,7 @@ from pluct.errors import (
     TicketNotRedeemed,
     Unauthorized,
 )
+from pluct.ledger import TOKEN_LEEWAY_MS
 from pluct.model import (
     BALANCE_MAX,
     LOTS_MAX,
@@ -573,6 +574,19 @@ def test_a_ticket_is_redeemed_before_its_time_is_up(page: Page) -> None:
     page.expire("t3")
     page.refused(Redeem("u", "t3", "premium"), TicketExpired)
     page.refused(Redeem("u", "t1", "premium"), TicketAlreadyRedeemed)
+
+
+def test_a_token_may_say_less_than_its_ticket_and_never_more(page: Page) -> None:
+    """Whoever shares the secret may write tokens that end sooner or begin later: those times count, too."""
+    page.fund(5)
+    ticket = page.vend("t1", settle="redeem").ticket
+    assert ticket is not None
+    page.refused(Redeem("u", "t1", "premium", expires_at=page.now), TicketExpired)
+    page.refused(Redeem("u", "t1", "premium", starts_at=page.now + TOKEN_LEEWAY_MS + 1), Unauthorized)
+    page.now = ticket.expires_at
+    page.refused(Redeem("u", "t1", "premium", expires_at=page.now + 1), TicketExpired)
+    page.now -= 1
+    page.ask(Redeem("u", "t1", "premium", starts_at=page.now + TOKEN_LEEWAY_MS, expires_at=page.now + 1))
 
 
 def test_a_paid_ticket_expires_too(page: Page) -> None:

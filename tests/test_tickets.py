@@ -70,7 +70,8 @@ def test_whatever_the_user_is_called(user_id: str, cost: int) -> None:
     token = SIGNER.sign(ticket)
     assert token == HS256Signer(SECRET).sign(ticket)
     assert jwt.decode(token, KEY, algorithms=["HS256"]).claims["sub"] == user_id
-    assert SIGNER.verify(token) == TicketClaims(user_id, "t", "p")
+    issued = NOW // 1000
+    assert SIGNER.verify(token) == TicketClaims(user_id, "t", "p", issued + 60, issued, issued)
 
 
 def test_what_became_of_a_ticket_does_not_change_its_token() -> None:

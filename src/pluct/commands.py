@@ -97,12 +97,14 @@ class Vend(msgspec.Struct, frozen=True, gc=False):
 
 
 class Redeem(msgspec.Struct, frozen=True, gc=False):
-    """A backend accepts a ticket: once, before it expires."""
+    """A backend accepts a ticket: once, before it expires. The times are those that its token says."""
 
     user_id: str
     ticket_id: str
     audience: str
     claims: tuple[Once, ...] = ()
+    starts_at: int | None = None
+    expires_at: int | None = None
 
 
 class Capture(msgspec.Struct, frozen=True, gc=False):

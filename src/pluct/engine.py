@@ -130,7 +130,8 @@ class Engine:
         said = self.signer.verify(token)
         if said.aud not in self._audiences:
             raise Unauthorized("The token is for an audience this engine does not sell to.")
-        changed = await self.submit(Redeem(said.sub, said.jti, said.aud, _claims(claim)), Changed, "redeem")
+        command = Redeem(said.sub, said.jti, said.aud, _claims(claim), said.nbf * 1000, said.exp * 1000)
+        changed = await self.submit(command, Changed, "redeem")
         self._owners[said.jti] = said.sub
         if len(self._owners) > OWNERS_MAX:
             del self._owners[next(iter(self._owners))]

@@ -73,6 +73,9 @@ from pluct.wallet import Draft, View, with_remaining
 
 __all__ = ["View", "decide"]
 
+#: How much clocks of servers that sell and redeem may differ, before a token counts as not valid yet.
+TOKEN_LEEWAY_MS = 60_000
+
 
 def decide(view: View, command: Command, now: int) -> Outcome | Refusal:
     """Apply one command to the view at the time `now`.
@@ -201,6 +204,10 @@ def _redeem(view: View, command: Redeem, now: int) -> Changed:
         raise TicketAlreadyRedeemed
     if now >= ticket.expires_at or ticket.state == "expired":
         raise TicketExpired
+    if command.expires_at is not None and now >= command.expires_at:  # it says less than we had written
+        raise TicketExpired
+    if command.starts_at is not None and now + TOKEN_LEEWAY_MS < command.starts_at:
+        raise Unauthorized("The token is not valid yet; compare the clocks of the servers.")
     redeemed = replace(ticket, redeemed_at=now)
     if ticket.settle == "redeem":
         draft = Draft(view, ticket.user_id, now)
