@@ -176,6 +176,25 @@ def test_odd_amounts(make_pluct: Make, policy: str, credits: int, states: list[s
         world.engine.run("check")
 
 
+@pytest.mark.parametrize("how", ["assign", "write-off"])
+def test_an_operators_key_is_for_one_decision(world: Paying, how: str) -> None:
+    """The same request again: the first answer. Another under the same key: 409, and nothing of it is done."""
+    for number in range(2):
+        world.type_in("WRONG", "100", f"SLK4H7R2T{number}")
+    second, first = world.payments(state="unmatched")
+    body = {"reason": "seen", "clientRequestId": "job-1"} | ({"userId": "juma"} if how == "assign" else {})
+    done, again = world.settle(first, how, **body), world.settle(first, how, **body)
+    assert (done.status_code, again.status_code) == (200, 200) and again.headers["idempotency-replayed"] == "true"
+    assert {**again.json(), "requestId": ""} == {**done.json(), "requestId": ""}
+    for payment, more in ((second, {}), (first, {"reason": "another"})):
+        other = world.settle(payment, how, **body | more)
+        assert (other.status_code, other.json()["code"]) == (409, "idempotency_key_reused")
+    assert world.settle(second, how, **body | {"clientRequestId": "x" * 201}).status_code == 400
+    assert [payment["id"] for payment in world.payments(state="unmatched")] == [second["id"]]
+    assert world.engine.available("juma") == (10 if how == "assign" else 0)
+    world.engine.run("check")
+
+
 def test_suspense_is_settled_once(world: Paying) -> None:
     """An unknown code is kept, answered and shown; one user gets it, and nobody else."""
     world.type_in("WRONG", "100", "SLK4H7R2T0")

@@ -22,6 +22,7 @@ from pluct.commands import (
     Command,
     Dispute,
     Note,
+    Once,
     OpenCheckout,
     Progress,
     Receive,
@@ -423,18 +424,20 @@ class Cashier:
         of_phone = await self._store.checkouts_of_phone(payment.phone_hash, PHONE_CHECKOUTS_MAX)
         return bool(of_phone) and {checkout.user_id for checkout in of_phone} == {user_id}
 
-    async def assign(self, payment_id: str, user_id: str, reason: str, actor: str) -> Booked:
+    async def assign(
+        self, payment_id: str, user_id: str, reason: str, actor: str, claims: tuple[Once, ...] = ()
+    ) -> Booked:
         """Credit an unmatched or held payment to a user. Again for the same user: the first answer again."""
         return await self._settle(
             Assign(
                 user_id, payment_id, self._next_id(), actor, reason, self._packs, self._policy.odd_amounts,
-                self._policy.clawback,
+                self._policy.clawback, claims,
             )
         )  # fmt: skip
 
-    async def write_off(self, payment_id: str, reason: str, actor: str) -> Booked:
+    async def write_off(self, payment_id: str, reason: str, actor: str, claims: tuple[Once, ...] = ()) -> Booked:
         """Say that an unmatched or held payment will be nobody's."""
-        return await self._settle(WriteOff("", payment_id, actor, reason))
+        return await self._settle(WriteOff("", payment_id, actor, reason, claims))
 
     async def _settle(self, command: Assign | WriteOff) -> Booked:
         return await self._engine.submit(command, Booked, "settle")

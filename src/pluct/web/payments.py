@@ -44,7 +44,7 @@ class AssignBody(msgspec.Struct, rename="camel", kw_only=True):
 
     user_id: str
     reason: str
-    client_request_id: str | None = None  # for form's sake: a decision can be repeated without one
+    client_request_id: str | None = None  # a decision can be repeated without one, too
 
 
 class WriteOffBody(msgspec.Struct, rename="camel", kw_only=True):
@@ -253,14 +253,19 @@ class Payments:
         """Credit an unmatched or held payment to a user."""
         body: AssignBody = call.body
         id, user = text(call.path["id"], "the payment's id"), access.user_id(call, body.user_id)
-        booked = await self._cashier.assign(id, user, text(body.reason, "reason"), call.caller.id)
+        reason = text(body.reason, "reason")
+        claim = access.claim(call, "assign", body.client_request_id, id, user, reason)
+        claims = () if claim is None else (claim,)
+        booked = await self._cashier.assign(id, user, reason, call.caller.id, claims)
         return await self._shown(call, id, booked)
 
     async def write_off(self, engine: Engine, call: Call) -> Answer:
         """Say that an unmatched or held payment will be nobody's."""
         body: WriteOffBody = call.body
-        id = text(call.path["id"], "the payment's id")
-        booked = await self._cashier.write_off(id, text(body.reason, "reason"), call.caller.id)
+        id, reason = text(call.path["id"], "the payment's id"), text(body.reason, "reason")
+        claim = access.claim(call, "write-off", body.client_request_id, id, reason)
+        claims = () if claim is None else (claim,)
+        booked = await self._cashier.write_off(id, reason, call.caller.id, claims)
         return await self._shown(call, id, booked)
 
     async def _shown(self, call: Call, id: str, booked: Booked | None = None) -> Answer:
