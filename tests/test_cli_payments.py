@@ -72,6 +72,10 @@ def test_a_payment_is_settled_once_from_the_terminal(world: Paying) -> None:
     for _ in range(2):
         shown = engine.run("payments", "assign", first, "juma", "--reason", "showed the message").stdout
         assert "paid" in shown and "juma" in shown and engine.available("juma") == 10
+    told = " ".join(engine.run("payments", "show", first, COLUMNS="200").stdout.split())
+    assert (
+        "to juma: showed the message" in told and '"BillRefNumber":' in told
+    )  # who decided why, and the gateway's words
     engine.run("payments", "write-off", second, "--reason", "sent back by hand")
     for refused in (
         ["assign", first, "amina"], ["write-off", first], ["assign", second, "juma"],

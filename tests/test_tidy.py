@@ -171,7 +171,7 @@ ROOMS = {
             "pluct.cashier", "pluct.commands.text", "pluct.errors", "pluct.gateways", "pluct.model", "pluct.money",
             "pluct.terminal", "pluct.web.payments",
         },
-        STANDARD | {"click", "rich"},
+        STANDARD | {"click", "msgspec", "rich"},
     ),
     "pluct.cli_reconcile": Room(
         {

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any, cast
 
 import click
+import msgspec
 from rich.table import Table
 
 from pluct.cashier import PAGE_MAX, Cashier
@@ -22,11 +23,13 @@ from pluct.terminal import (
     request_id,
     with_cashier,
 )
-from pluct.web.payments import STATES, PaymentsAnswer, RequestsAnswer, payment_answer, requested_answer
+from pluct.web.payments import STATES, EventAnswer, PaymentsAnswer, RequestsAnswer, payment_answer, requested_answer
 
 if TYPE_CHECKING:
     from pluct.gateways.daraja import Daraja
 
+#: How much of a gateway's own words the table shows; `--json` has all.
+SAID_LENGTH_MAX = 300
 _STYLES = {"unmatched": "yellow", "review": "yellow", "disputed": "red", "failed": "red", "paid": "green"}
 
 
@@ -174,12 +177,22 @@ def _show(payment: Payment, events: list[PaymentEvent], as_json: bool) -> None:
     if payment.remainder_after:
         fields["remainder"] = f"{payment.currency} {decimal_text(payment.remainder_after, payment.currency)}"
     print_fields({name: value for name, value in fields.items() if value not in (None, "")})
-    table = Table("when (UTC)", "who", "what", "note")
+    table = Table("when (UTC)", "who", "what", "said")
     for event in answer.events:
-        table.add_row(event.at[:19].replace("T", " "), plain(event.gateway), plain(event.kind), plain(event.note))
+        table.add_row(event.at[:19].replace("T", " "), plain(event.gateway), plain(event.kind), plain(_said(event)))
     print_table(table, "Nothing is kept of it.")
     if answer.state in ("unmatched", "review"):
         out.print(f"Next: pluct payments assign {answer.id} USER --reason …", style="dim")
+
+
+def _said(event: EventAnswer) -> str:
+    """What an event says: who decided what and why, the note that was made of it, or else the gateway's own words."""
+    raw = msgspec.json.encode(event.body)
+    if event.gateway == "operator":
+        said = msgspec.json.decode(raw, type=dict[str, str])
+        whose = f" to {said['userId']}" if said["userId"] else ""
+        return f"{said['actor']}{whose}: {said['reason']}"
+    return event.note or raw.decode()[:SAID_LENGTH_MAX]
 
 
 def _state(state: str) -> str:
