@@ -88,3 +88,52 @@ def test_a_route_is_found_by_a_word(visit: Visit) -> None:
     visit.page.fill("#filter", "batch")
     expect(visit.page.locator(".route:visible")).to_have_count(1)
     expect(visit.page.locator("#routes h2:visible")).to_have_text("Credits and tickets")
+
+
+def test_a_stream_is_shown_as_it_comes(visit: Visit, engine: Pluct) -> None:
+    """Line by line, for as long as somebody wants to see it; sent over and over, it takes one connection."""
+    visit.page.fill("#bearer", engine.key("operator")["Authorization"].removeprefix("Bearer "))
+    form = route(visit, "/v1/log", "get").locator("form")
+    for _ in range(8):  # a browser has six connections to a server
+        form.get_by_role("button", name="Send").click()
+        form.get_by_text("200 in").wait_for()
+    lines = form.locator("pre.stream")
+    for name in ("first", "second"):
+        engine.client.get("/v1/credits/balance", params={"userId": f"{name}-watched"})
+        expect(lines).to_contain_text(f"{name}-watched")
+    form.get_by_role("button", name="Stop").click()
+    form.get_by_text("Stopped.", exact=True).wait_for()
+    expect(form.get_by_role("button", name="Stop")).to_be_hidden()
+    expect(lines).to_contain_text("first-watched")
+
+
+def test_of_a_stream_the_last_lines_are_kept(visit: Visit) -> None:
+    """However long somebody watches."""
+    body = "".join(f"data: line {number}\n\n" for number in range(1000)) + "data: not whole"
+    visit.page.route("**/v1/log", lambda asked: asked.fulfill(body=body, content_type="text/event-stream"))
+    form = route(visit, "/v1/log", "get").locator("form")
+    form.get_by_role("button", name="Send").click()
+    form.get_by_text("The stream has ended.").wait_for()
+    expect(form.locator("pre.stream")).to_have_text("\n".join(f"data: line {number}" for number in range(800, 1000)))
+
+
+def test_what_does_not_come_is_waited_for_no_longer(visit: Visit) -> None:
+    """Stopped before the answer, the page does not say that nothing was done."""
+    visit.page.route("**/health", lambda asked: None)
+    form = route(visit, "/health", "get").locator("form")
+    form.get_by_role("button", name="Send").click()
+    form.get_by_text("Sending…").wait_for()
+    form.get_by_role("button", name="Stop").click()
+    form.get_by_text("Stopped. What was asked may have been done.").wait_for()
+
+
+def test_a_key_that_none_is_is_told(visit: Visit) -> None:
+    """One with an example's dots in it, and a user id that no header can have."""
+    form = route(visit, "/vend-token").locator("form")
+    visit.page.fill("#bearer", "pluct_service_…")
+    form.get_by_role("button", name="Send").click()
+    form.get_by_text("The key has characters that no key has: “…”.").wait_for()
+    visit.page.fill("#bearer", "")
+    form.get_by_label("X-User-Id").fill("amina 🙂")
+    form.get_by_role("button", name="Send").click()
+    form.get_by_text("X-User-Id has characters that no header can have: “🙂”.").wait_for()

@@ -7,6 +7,8 @@ function el(tag, props = {}, ...children) {
   return node;
 }
 
+const LINES_MAX = 200; // of a stream, which has no end
+
 let api;
 
 function resolve(schema) {
@@ -50,6 +52,83 @@ function curl(request) {
   return lines.join(" \\\n  ");
 }
 
+// Why these headers cannot be sent, where they cannot.
+function unsendable(headers) {
+  for (const [name, value] of Object.entries(headers)) {
+    const odd = value.match(/[^\t\x20-\xff]/u);
+    if (odd && name === "authorization") return `The key has characters that no key has: “${odd[0]}”.`;
+    if (odd) return `${name} has characters that no header can have: “${odd[0]}”.`;
+  }
+  return "";
+}
+
+// The last lines of a stream, as they come.
+async function follow(answer, into) {
+  const lines = [];
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let begun = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const came = (begun + value).split("\n");
+    begun = came.pop();
+    lines.push(...came.filter((line) => line.trim()));
+    lines.splice(0, lines.length - LINES_MAX);
+    const last = into.scrollTop + into.clientHeight >= into.scrollHeight - 4;
+    into.textContent = lines.join("\n");
+    if (last) into.scrollTop = into.scrollHeight;
+  }
+}
+
+async function showAnswer(answer, started, shown) {
+  const type = answer.headers.get("content-type") || "";
+  const streams = type.startsWith("text/event-stream");
+  const text = streams ? "" : await answer.text();
+  const ms = Math.round(performance.now() - started);
+  const headers = [...answer.headers].map(([name, value]) => `${name}: ${value}`).join("\n");
+  const said = el("pre", { textContent: type.includes("json") ? JSON.stringify(JSON.parse(text), null, 2) : text });
+  if (streams) Object.assign(said, { className: "stream", tabIndex: 0, ariaLive: "off" });
+  shown.replaceChildren(
+    el("h3", { textContent: `${answer.status} in ${ms} ms`, className: answer.ok ? "" : "bad" }),
+    ...(streams ? [el("p", { textContent: `Lines as they come, the last ${LINES_MAX} of them:` })] : []), said,
+    el("details", {}, el("summary", { textContent: "Headers" }), el("pre", { textContent: headers })),
+  );
+  if (!streams) return;
+  await follow(answer, said);
+  shown.append(el("p", { textContent: "The stream has ended." }));
+}
+
+// What a form does when it is sent. One request at a time: a stream that nobody reads would keep its connection.
+function sender(request, shown, stop) {
+  let running = null;
+  stop.addEventListener("click", () => running.abort());
+  return async (event) => {
+    event.preventDefault();
+    running?.abort();
+    const mine = running = new AbortController();
+    const asked = request();
+    const wrong = unsendable(asked.headers);
+    if (wrong) return shown.replaceChildren(el("p", { className: "bad", textContent: wrong }));
+    shown.replaceChildren(el("p", { className: "wait", textContent: "Sending…" }));
+    stop.hidden = false;
+    const started = performance.now();
+    try {
+      await showAnswer(await fetch(asked.url, { ...asked, signal: mine.signal }), started, shown);
+    } catch (error) {
+      if (running !== mine) return;
+      if (!mine.signal.aborted) {
+        shown.replaceChildren(el("p", { className: "bad", textContent: `Nothing came back: ${error.message}` }));
+      } else if (shown.querySelector(".wait")) {
+        shown.replaceChildren(el("p", { textContent: "Stopped. What was asked may have been done." }));
+      } else {
+        shown.append(el("p", { textContent: "Stopped." }));
+      }
+    } finally {
+      if (running === mine) stop.hidden = true;
+    }
+  };
+}
+
 function form(method, path, route) {
   const inputs = route.parameters.map((parameter) => {
     const input = el("input", { autocomplete: "off", spellcheck: false, required: parameter.required });
@@ -61,6 +140,8 @@ function form(method, path, route) {
   const text = taken && JSON.stringify(taken.example ?? {}, null, 2);
   const body = taken && el("textarea", { value: text, rows: text.split("\n").length + 1, spellcheck: false });
   const shown = el("div", { ariaLive: "polite" });
+  const copied = el("div", { ariaLive: "polite" });
+  const stop = el("button", { type: "button", className: "quiet", textContent: "Stop", hidden: true });
 
   function request() {
     let url = path;
@@ -80,46 +161,23 @@ function form(method, path, route) {
     return { method: method.toUpperCase(), url: location.origin + url, headers, body: body && body.value };
   }
 
-  async function send(event) {
-    event.preventDefault();
-    const asked = request();
-    const started = performance.now();
-    shown.replaceChildren(el("p", { textContent: "Sending…" }));
-    try {
-      const answer = await fetch(asked.url, asked);
-      const text = await answer.text();
-      const ms = Math.round(performance.now() - started);
-      let pretty = text;
-      const type = answer.headers.get("content-type") || "";
-      if (type.includes("json")) pretty = JSON.stringify(JSON.parse(text), null, 2);
-      const headers = [...answer.headers].map(([name, value]) => `${name}: ${value}`).join("\n");
-      shown.replaceChildren(
-        el("h3", { textContent: `${answer.status} in ${ms} ms`, className: answer.ok ? "" : "bad" }),
-        el("pre", { textContent: pretty }),
-        el("details", {}, el("summary", { textContent: "Headers" }), el("pre", { textContent: headers })),
-      );
-    } catch (error) {
-      shown.replaceChildren(el("p", { className: "bad", textContent: `Nothing came back: ${error.message}` }));
-    }
-  }
-
   async function copy() {
     const text = curl(request());
     const line = el("pre", { textContent: text });
     try {
       await navigator.clipboard.writeText(text);
-      shown.replaceChildren(el("p", { textContent: "Copied:" }), line);
+      copied.replaceChildren(el("p", { textContent: "Copied:" }), line);
     } catch {
-      shown.replaceChildren(el("p", { textContent: "To copy:" }), line);
+      copied.replaceChildren(el("p", { textContent: "To copy:" }), line);
     }
   }
 
   const labels = inputs.map(({ parameter, input }) => el("label", {}, `${parameter.name} (${parameter.in})`, input));
   const made = el("form", {}, el("h3", { textContent: "Try it" }), ...labels,
     ...(body ? [el("label", {}, "Body", body)] : []),
-    el("button", { textContent: "Send" }),
-    el("button", { type: "button", className: "quiet", textContent: "As curl", onclick: copy }), shown);
-  made.addEventListener("submit", send);
+    el("button", { textContent: "Send" }), stop,
+    el("button", { type: "button", className: "quiet", textContent: "As curl", onclick: copy }), copied, shown);
+  made.addEventListener("submit", sender(request, shown, stop));
   return made;
 }
 
