@@ -116,6 +116,39 @@ def test_only_pages_and_their_files_are_there(browser: Browser) -> None:
         assert browser.page.url.host == "127.0.0.1" and browser.page.status_code == 200, path
 
 
+def test_an_address_that_is_no_page_is_an_error_page(engine: Pluct, browser: Browser) -> None:
+    """With the console's look and a way back, for whoever is signed in and for strangers, and it is counted."""
+    for path in ["/nothere", "/static/x.js", "/users/", "//evil.example/x", "/%3Cscript%3E"]:
+        for text in (browser.get(path), Browser(engine.url).get(path)):
+            assert "Page not found" in text and 'href="/console">Back' in text and "console.css" in text, path
+            assert "<script>" not in text
+        assert browser.page.status_code == 404 and "Sign out" in browser.page.text, path
+        assert browser.page.headers["content-security-policy"] == pages_module.HEADERS["content-security-policy"]
+    assert "Sign out" not in Browser(engine.url).get("/nothere")
+    metrics = engine.client.get("/metrics").text
+    assert 'route="(none)",status="404"' in metrics and "nothere" not in metrics
+    for answer in (browser.client.head("/console/nothere"), browser.client.post("/console/")):
+        assert answer.status_code == 404
+
+
+def test_an_address_of_a_form_is_no_page(browser: Browser) -> None:
+    """Whoever opens it, or goes back to it, is told so; nothing is done, and nobody is signed out."""
+    for path in [*WRITE, "/sign-out"]:
+        if path not in READ:
+            text = browser.get(path)
+            assert browser.page.status_code == 405 and browser.page.headers["allow"] == "POST", path
+            assert "Method not allowed" in text and 'href="/console">Back' in text and "Sign out" in text, path
+    answer = browser.client.request("DELETE", "/console/health")
+    assert answer.status_code == 405 and "This address takes GET, HEAD only." in answer.text
+    assert "Needs attention" in browser.get("")
+
+
+def test_a_slash_at_the_end_leads_to_the_console(browser: Browser) -> None:
+    """As people type it."""
+    assert "Needs attention" in browser.get("/")
+    assert (browser.page.url.path, browser.page.history[0].status_code) == ("/console", 307)
+
+
 def test_scripts_set_text_and_keep_nothing() -> None:
     """What comes in is never made into markup or code, and nothing is put where other scripts could find it."""
     scripts = [pages_module.static(name).decode() for name in ("console.js", "charts.js", "log.js")]
@@ -140,12 +173,11 @@ def test_every_page_keeps_strangers_out(browser: Browser) -> None:
     """No script or style but ours, no frame around it, nothing kept by caches; what is not there is said."""
     for path in [*PAGES, "/sign-in", "/nothing", "/static/console.css"]:
         browser.get(path)
-        policy = browser.page.headers.get("content-security-policy", "default-src 'none'")
+        policy = browser.page.headers["content-security-policy"]
         assert "default-src 'none'" in policy and "unsafe" not in policy, path
-        if path != "/nothing":
-            assert "frame-ancestors 'none'" in policy
-            assert browser.page.headers["x-frame-options"] == "DENY"
-            assert browser.page.headers["cache-control"] in ("no-store", "no-cache"), path
+        assert "frame-ancestors 'none'" in policy
+        assert browser.page.headers["x-frame-options"] == "DENY"
+        assert browser.page.headers["cache-control"] in ("no-store", "no-cache"), path
         assert browser.page.status_code in (200, 400, 404)
         assert not {name for name in browser.page.headers if name.startswith("access-control-")}, path
         assert not re.search(r'href="[^"]*(?:form_token|pluct_operator)', browser.page.text), path

@@ -248,7 +248,7 @@ def build(
     access = Access(settings.user_auth, settings.webhook_secrets, identity)
     hops = settings.payments.proxy_hops
     secure = settings.env == "production"
-    console = Console(engine, cashier, live, now_ms, hops, _facts(settings), secure=secure).router()
+    console = Console(engine, cashier, live, now_ms, hops, _facts(settings), secure=secure).application()
     return application(engine, access, lifespan, cashier, identity, live, hops, console, now_ms)
 
 

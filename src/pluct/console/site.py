@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pluct.cashier import Cashier
 from pluct.console import (
@@ -36,7 +37,7 @@ from pluct.console.page import (
 )  # fmt: skip
 from pluct.console.sessions import SECONDS_MAX, Sessions
 from pluct.engine import Engine
-from pluct.errors import Fault, Forbidden, PluctError
+from pluct.errors import Fault, Forbidden, MethodNotAllowed, PluctError, RouteNotFound
 from pluct.live_log import LiveLog
 from pluct.observe import Event
 from pluct.web.address import client_address
@@ -94,8 +95,8 @@ class Console:
         self._proxy_hops, self._secure = proxy_hops, secure
         self._sessions = Sessions(engine, clock)
 
-    def router(self) -> Router:
-        """The application."""
+    def application(self) -> ASGIApp:
+        """The pages, and an error page at every other address."""
         routes = [
             self._route("/console/sign-in", self._sign_in, "GET", "POST"),
             self._route("/console/sign-out", self._sign_out, "POST"),
@@ -104,9 +105,25 @@ class Console:
             self._route("/console/log/stream", self._inside(log.stream), "GET"),
             *(self._route(path, self._inside(handle), method) for method, path, handle in PAGES),
         ]
-        return Router(routes, redirect_slashes=False, default=None)
+        pages, methods = Router(routes, redirect_slashes=False), dict[str, set[str]]()
+        for route in routes:
+            methods.setdefault(route.path, set()).update(route.methods or ())
+
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            allowed = methods.get(scope["path"], set())
+            if scope["method"] in allowed:
+                return await pages(scope, receive, send)
+            answer = await self._observed("(none)", self._nothing_there(allowed))(Request(scope, receive))
+            await answer(scope, receive, send)
+
+        return application
 
     def _route(self, path: str, endpoint: Callable[[Request], Awaitable[Response]], *methods: str) -> Route:
+        return Route(path, self._observed(path, endpoint), methods=list(methods))
+
+    def _observed(
+        self, path: str, endpoint: Callable[[Request], Awaitable[Response]]
+    ) -> Callable[[Request], Awaitable[Response]]:
         """A page, logged and counted like every other request, with the key of whoever asked."""
 
         async def observed(request: Request) -> Response:
@@ -122,7 +139,29 @@ class Console:
             )  # fmt: skip
             return answer
 
-        return Route(path, observed, methods=list(methods))
+        return observed
+
+    def _nothing_there(self, allowed: set[str]) -> Callable[[Request], Awaitable[Response]]:
+        """What an address shows that is no page, or not with this method."""
+
+        async def endpoint(request: Request) -> Response:
+            if request.url.path == "/console/" and request.method in ("GET", "HEAD"):
+                return RedirectResponse("/console", 307, headers=HEADERS)
+            try:
+                signed_in = await self._sessions.of(request.cookies.get(COOKIE))
+            except PluctError:  # the page needs nobody
+                signed_in = None
+            if not allowed:
+                missing = RouteNotFound("The console has no page at this address.")
+                return _refused(request, signed_in, missing, "Page not found")
+            names = ", ".join(sorted(allowed))
+            sentence = "This address takes only what a form of the console sends; open the page that has the form."
+            error = MethodNotAllowed(sentence if allowed == {"POST"} else f"This address takes {names} only.")
+            answer = _refused(request, signed_in, error)
+            answer.headers["allow"] = names
+            return answer
+
+        return endpoint
 
     async def _sign_in(self, request: Request) -> Response:
         """Show an operator's key, once."""
@@ -186,10 +225,10 @@ class Console:
         return endpoint
 
 
-def _refused(request: Request, signed_in: object, error: PluctError) -> Response:
+def _refused(request: Request, signed_in: object, error: PluctError, title: str | None = None) -> Response:
     request.state.code = error.code
     return render(
-        "refused.html", error.status, signed_in=signed_in, path=request.url.path, title=error.title,
+        "refused.html", error.status, signed_in=signed_in, path=request.url.path, title=title or error.title,
         problem=error.sentence,
     )  # fmt: skip
 
