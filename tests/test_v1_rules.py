@@ -82,6 +82,20 @@ def test_an_unknown_address_is_a_json_404(engine: Pluct, method: str, path: str)
     refused(engine.client.request(method, path), 404, "route_not_found")
 
 
+@pytest.mark.parametrize("path", ["/", "/docs/"])
+def test_a_browser_is_led_to_the_docs(engine: Pluct, path: str) -> None:
+    """Who asks for a page is; programs, other methods and other addresses are answered as ever."""
+    page = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    answer = engine.client.get(path, headers=page)
+    assert (answer.status_code, answer.headers["location"], answer.headers["vary"]) == (307, "/docs", "accept")
+    for method, address, headers in (
+        ("GET", path, {"accept": "*/*"}), ("GET", path, {"accept": "application/json"}), ("POST", path, page),
+        ("DELETE", path, page), ("GET", "/nowhere", page),
+    ):  # fmt: skip
+        refused(engine.client.request(method, address, headers=headers), 404, "route_not_found")
+    assert engine.client.head(path, headers=page).status_code == 404
+
+
 @pytest.mark.parametrize("route", [r for r in ROUTES if r.path.startswith("/v1")], ids=lambda r: f"{r.method} {r.path}")
 def test_another_method_is_a_405_that_names_the_right_ones(engine: Pluct, route: Route) -> None:
     """With `Allow`; a route that can be read can be asked for its headers alone."""

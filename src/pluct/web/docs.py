@@ -4,6 +4,7 @@ from importlib.resources import files
 from typing import Any
 
 import msgspec
+from starlette.types import Scope
 
 from pluct.engine import Engine
 from pluct.web.endpoint import Answer, Call, Handler, Route
@@ -34,6 +35,16 @@ def routes(described: dict[str, Any]) -> list[Route]:
     for path, (name, content_type) in _PAGES.items():
         found.append(Route("GET", path, _page(folder.joinpath(name).read_bytes(), content_type), None, problem))
     return found
+
+
+def is_browser(scope: Scope) -> bool:
+    """Whether somebody looks for a page, and not a program for an answer."""
+    return any(name == b"accept" and b"text/html" in value.lower() for name, value in scope["headers"])
+
+
+async def lead(engine: Engine, call: Call) -> Answer:
+    """Show the page to who typed no more than the server's name."""
+    return Answer(b"", 307, content_type=b"text/plain", headers=((b"location", b"/docs"), (b"vary", b"accept")))
 
 
 def _page(content: bytes, content_type: bytes) -> Handler:

@@ -127,6 +127,7 @@ def application(
             below.setdefault(_beginning(path), []).append(StarletteRoute(path, _at_one_path(found, engine)))
     routers = {beginning: Router(some, redirect_slashes=False, default=missing) for beginning, some in below.items()}
     rest = Router([], redirect_slashes=False, default=missing, lifespan=lifespan)
+    to_docs = Endpoint(Route("GET", "(none)", docs.lead, None, problem), engine)
 
     def site(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "http":
@@ -135,6 +136,8 @@ def application(
                 return app(scope, receive, send)
             if scope["path"] == "/console" or scope["path"].startswith("/console/"):
                 return console(scope, receive, send)
+            if scope["path"] in ("/", "/docs/") and scope["method"] == "GET" and docs.is_browser(scope):
+                return to_docs(scope, receive, send)
             path = scope["path"] = scope["raw_path"].decode("latin-1")  # an id may have an escaped slash in it
             return routers.get(_beginning(path), rest)(scope, receive, send)
         return rest(scope, receive, send)
