@@ -149,6 +149,12 @@ def test_a_slash_at_the_end_leads_to_the_console(browser: Browser) -> None:
     assert (browser.page.url.path, browser.page.history[0].status_code) == ("/console", 307)
 
 
+def test_no_page_makes_the_browser_ask_for_an_icon(browser: Browser) -> None:
+    """There is none: the log would tell of a 404 for everybody who comes. The policy allows the one that is empty."""
+    assert '<link rel="icon" href="data:,">' in browser.get("") and '<link rel="icon"' in browser.get("/nothere")
+    assert "img-src 'self' data:" in browser.page.headers["content-security-policy"]
+
+
 def test_scripts_set_text_and_keep_nothing() -> None:
     """What comes in is never made into markup or code, and nothing is put where other scripts could find it."""
     scripts = [pages_module.static(name).decode() for name in ("console.js", "charts.js", "log.js")]
