@@ -88,6 +88,22 @@ def test_a_route_is_found_by_a_word(visit: Visit) -> None:
     visit.page.fill("#filter", "batch")
     expect(visit.page.locator(".route:visible")).to_have_count(1)
     expect(visit.page.locator("#routes h2:visible")).to_have_text("Credits and tickets")
+    visit.page.fill("#filter", "batch tickets ")
+    expect(visit.page.locator(".route:visible")).to_have_count(1)
+    visit.page.fill("#filter", "batch nonsense")
+    expect(visit.page.get_by_role("status")).to_have_text("No route has these words.")
+    visit.page.fill("#filter", "")
+    expect(visit.page.get_by_role("status")).to_be_empty()
+    assert visit.page.locator(".route:visible").count() > 30
+
+
+def test_no_table_is_cut(visit: Visit) -> None:
+    """The errors' sentences fit the screen, and so does what routes take and answer."""
+    visit.page.evaluate("for (const each of document.querySelectorAll('.route')) each.open = true")
+    visit.page.locator(".route[open] form").last.wait_for()
+    cut = "[...document.querySelectorAll('.scroll')].filter((node) => node.scrollWidth > node.clientWidth).length"
+    assert visit.page.evaluate(cut) == 0
+    assert visit.page.locator("#errors tbody tr").count() > 20
 
 
 def test_a_stream_is_shown_as_it_comes(visit: Visit, engine: Pluct) -> None:

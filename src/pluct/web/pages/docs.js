@@ -217,8 +217,11 @@ function show() {
 }
 
 document.getElementById("filter").addEventListener("input", (event) => {
-  const wanted = event.target.value.toLowerCase();
-  for (const node of document.querySelectorAll(".route")) node.hidden = !node.dataset.find.includes(wanted);
+  const words = event.target.value.toLowerCase().split(/\s+/);
+  const routes = [...document.querySelectorAll(".route")];
+  for (const node of routes) node.hidden = !words.every((word) => node.dataset.find.includes(word));
+  const none = routes.length && routes.every((node) => node.hidden);
+  document.getElementById("none").textContent = none ? "No route has these words." : "";
   for (const section of document.querySelectorAll("#routes section")) {
     section.hidden = !section.querySelector(".route:not([hidden])");
   }
