@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Locator, expect
+from playwright.sync_api import Browser, Locator, Route, expect
 
 from browsing import DEVICES, Visit, axe, chromium, faults, needs_chromium
 from conftest import Pluct, served
@@ -95,6 +95,34 @@ def test_a_route_is_found_by_a_word(visit: Visit) -> None:
     visit.page.fill("#filter", "")
     expect(visit.page.get_by_role("status")).to_be_empty()
     assert visit.page.locator(".route:visible").count() > 30
+
+
+def test_what_is_made_of_objects_is_shown_down_to_their_fields(visit: Visit) -> None:
+    """Of every kind that a table names, once, also where it is named by one below."""
+    batch = route(visit, "/v1/tickets/batch")
+    kinds = ["RedeemOperation", "CaptureOperation", "VoidOperation", "Result", "TicketAnswer", "Problem"]
+    expect(batch.locator("h4")).to_have_text(kinds)
+    capture = batch.locator("h4:text-is('CaptureOperation') + .scroll tr")
+    expect(capture.filter(has_text="ticketId")).to_contain_text("required")
+    wallet = route(visit, "/v1/wallets/{userId}", "get")
+    expect(wallet.locator("h4")).to_have_text("LotAnswer")
+    expect(wallet.locator("h4 + .scroll")).to_contain_text("expiresAt")
+    expect(route(visit, "/v1/tickets/redeem").locator("h4")).to_have_count(0)
+
+
+def test_an_object_that_holds_its_like_has_an_end(visit: Visit) -> None:
+    """Two that name each other are shown once each."""
+
+    def answer(asked: Route) -> None:
+        document = asked.fetch().json()
+        schemas = document["components"]["schemas"]
+        schemas["LotAnswer"]["properties"]["wallet"] = {"$ref": "#/components/schemas/WalletAnswer"}
+        schemas["LotAnswer"]["properties"]["lots"] = schemas["WalletAnswer"]["properties"]["lots"]
+        asked.fulfill(json=document)
+
+    visit.page.route("**/openapi.json", answer)
+    visit.page.reload()
+    expect(route(visit, "/v1/wallets/{userId}", "get").locator("h4")).to_have_text("LotAnswer")
 
 
 def test_no_table_is_cut(visit: Visit) -> None:

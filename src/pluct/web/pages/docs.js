@@ -29,7 +29,28 @@ function defaultOf(field) {
   return field.default === undefined || field.default === null ? "" : `default ${JSON.stringify(field.default)}`;
 }
 
+// The objects that a schema is made of, each once, in the order they are named; one that holds its like has an end.
+function objectsIn(schema, found = new Map()) {
+  const s = resolve(schema);
+  if (schema.$ref) {
+    const name = schema.$ref.split("/").pop();
+    if (found.has(name)) return found;
+    found.set(name, s);
+  }
+  const parts = [...Object.values(s.properties || {}), ...(s.anyOf || []), s.items, s.additionalProperties];
+  for (const part of parts) if (part && typeof part === "object") objectsIn(part, found);
+  return found;
+}
+
+// A table of what the schema has, and below it one for each object that is named in it.
 function fields(schema, what) {
+  const itself = resolve(schema);
+  const below = [...objectsIn(schema)].filter(([, object]) => object.properties && object !== itself);
+  return el("div", {}, fieldTable(schema, what),
+    ...below.flatMap(([name, object]) => [el("h4", { textContent: name }), fieldTable(object, what)]));
+}
+
+function fieldTable(schema, what) {
   const s = resolve(schema);
   const required = new Set(s.required || []);
   const rows = Object.entries(s.properties || {}).map(([name, field]) =>
