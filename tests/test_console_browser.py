@@ -205,6 +205,37 @@ def test_the_skip_link_skips(come: Come) -> None:
     assert page.evaluate("document.querySelector('main').contains(document.activeElement)")
 
 
+# Nothing is chosen for anybody
+
+
+def test_a_key_is_for_what_was_chosen(come: Come, engine: Pluct) -> None:
+    """None is made of a form whose role was overlooked: the first of them makes credits."""
+    page, before = come().page, len(engine.json("keys", "list")["keys"])
+    page.goto("/console/keys")
+    page.get_by_text("Create a key").click()
+    page.get_by_label("Name").fill("overlooked")
+    page.get_by_role("button", name="Create").click()
+    assert page.get_by_label("Role").evaluate("node => node.validity.valueMissing")
+    assert len(engine.json("keys", "list")["keys"]) == before
+    page.get_by_label("Role").select_option("service")
+    page.get_by_role("button", name="Create").click()
+    expect(page.get_by_role("status")).to_contain_text("overlooked (service)")
+
+
+def test_what_a_search_takes_is_read_whole(come: Come) -> None:
+    """On a phone, too: what is written in an empty field is not cut, not even in a somewhat wider font."""
+    page = come("phone").page
+    page.goto("/console/users")
+    width = """node => {
+      const look = getComputedStyle(node), pen = document.createElement("canvas").getContext("2d");
+      pen.font = look.font;
+      const room = node.clientWidth - parseFloat(look.paddingLeft) - parseFloat(look.paddingRight);
+      return room - 1.1 * pen.measureText(node.placeholder).width;
+    }"""
+    for field in page.get_by_role("searchbox").all():
+        assert field.evaluate(width) >= 0
+
+
 # Once, and only over what is still so
 
 
