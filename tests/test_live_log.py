@@ -234,3 +234,62 @@ def test_the_command_follows(make_pluct: Make) -> None:
     ended = engine.run("log", "--follow", "--url", engine.url, exit_code=1, PLUCT_OPERATOR_KEY="pluct_operator_x")
     assert "unknown or revoked" in ended.stderr
     assert "--follow" in engine.run("log", exit_code=2).stderr
+
+
+@contextmanager
+def followed(engine: Pluct) -> Iterator["subprocess.Popen[str]"]:
+    """The command, as soon as it shows something."""
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", "pluct", "log", "--follow"], cwd=engine.folder, stdout=subprocess.PIPE, text=True,
+        env=engine.environment | {"PLUCT_PORT": engine.url.rpartition(":")[2]}, preexec_fn=_interruptible,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        stop = threading.Event()
+
+        def ask() -> None:
+            while not stop.wait(0.1):
+                engine.client.get("/v1/credits/balance", params={"userId": "amina"})
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        try:
+            assert "  GET  /v1/" in process.stdout.readline()
+            yield process
+        finally:
+            stop.set()
+            thread.join()
+            process.kill()
+
+
+def alive(engine: Pluct) -> list[str]:
+    """The names of the command's keys that are good."""
+    found = engine.json("keys", "list")["keys"]
+    return [key["name"] for key in found if key["name"].startswith("pluct log") and "revokedAt" not in key]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_command_in_order(make_pluct: Make, number: int) -> None:
+    """Its key is gone, as after Ctrl-C."""
+    engine = make_pluct()
+    engine.start()
+    with followed(engine) as process:
+        assert len(alive(engine)) == 1
+        process.send_signal(number)
+        assert process.wait(20) == 128 + number
+    assert alive(engine) == []
+
+
+def test_a_key_that_was_left_behind_is_revoked(make_pluct: Make) -> None:
+    """By the next, once its process is no more: who watches elsewhere, or here and now, keeps theirs."""
+    engine = make_pluct()
+    engine.start()
+    elsewhere = "pluct log, for as long as process 1 on elsewhere/000000000000 runs"
+    engine.run("keys", "create", "--role", "operator", "--name", elsewhere)
+    with followed(engine) as killed:
+        killed.kill()
+        killed.wait()
+    with followed(engine) as running:
+        names = alive(engine)
+        assert len(names) == 2 and elsewhere in names and f"process {running.pid} on " in "".join(names)
+        with followed(engine) as other:
+            assert [f"process {each.pid} on " in "".join(alive(engine)) for each in (running, other)] == [True, True]

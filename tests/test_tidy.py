@@ -110,7 +110,8 @@ ROOMS = {
     ),
     "pluct.live_log": Room({*CORE, "pluct.observe", "pluct.stores"}, STANDARD | {"msgspec"}),
     "pluct.cli_log": Room(
-        {"pluct.errors", "pluct.terminal"}, STANDARD | {"click", "httpx", "msgspec"}
+        {*CORE, "pluct.commands.text", "pluct.engine.Engine", "pluct.settings.shown", "pluct.terminal"},
+        STANDARD | {"click", "httpx", "msgspec"},
     ),
     "pluct.outbox": Room({"pluct.model", "pluct.wallet"}, PURE | {"datetime", "msgspec"}),
     "pluct.deliveries": Room(

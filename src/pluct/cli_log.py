@@ -1,18 +1,28 @@
 """`pluct log --follow`: requests as the servers answer them."""
 
+import hashlib
 import os
+import re
+import signal
+import socket
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
 import msgspec
 
+from pluct.engine import Engine
 from pluct.errors import InvalidRequest, Unavailable
+from pluct.model import ApiKey
 from pluct.terminal import current_settings, err, example, out, plain, with_engine
 
 KEY = "PLUCT_OPERATOR_KEY"
+_NAME = "pluct log, for as long as process {process} on {place} runs"
 #: How long after an answer broke off the next is asked for, longer each time.
 PAUSES = (1, 2, 4, 8, 15)
 
@@ -47,6 +57,35 @@ def follow(
                 _show(event)
 
 
+class _Signals:
+    """SIGINT, SIGTERM and SIGHUP end the command in order: never while a key is being made or revoked, and once."""
+
+    def __init__(self) -> None:
+        self._held, self._come = True, 0
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup wants it
+                signal.signal(number, self._take)
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        self._come = self._come or number
+        if not self._held:
+            self._end()
+
+    def let(self) -> None:
+        """From now on a signal ends the command, and so does one that has come already."""
+        self._held = False
+        if self._come:
+            self._end()
+
+    def hold(self) -> None:
+        """From now on none does."""
+        self._held = True
+
+    def _end(self) -> None:
+        self._held = True
+        raise KeyboardInterrupt if self._come == signal.SIGINT else SystemExit(128 + self._come)
+
+
 @contextmanager
 def _key() -> Iterator[str]:
     """The key that is set, or one that is gone afterwards."""
@@ -54,11 +93,49 @@ def _key() -> Iterator[str]:
     if given:
         yield given
         return
-    key, secret = with_engine(lambda engine: engine.create_key("operator", "pluct log, for as long as it runs"))
+    signals = _Signals()
+    key, secret = with_engine(_made)
     try:
+        signals.let()
         yield secret
     finally:
+        signals.hold()
         with_engine(lambda engine: engine.revoke_key(key.id))
+
+
+async def _made(engine: Engine) -> tuple[ApiKey, str]:
+    """A key for this process; those of processes that were killed before they could revoke theirs are revoked."""
+    place = _place()
+    for key in await engine.store.api_keys():
+        if key.revoked_at is None and is_left_behind(key.name, place):
+            await engine.revoke_key(key.id)
+    return await engine.create_key("operator", _NAME.format(process=os.getpid(), place=place))
+
+
+def is_left_behind(name: str, place: str) -> bool:
+    """Whether a key has the name that this command gives, and was made here by a process that is no more."""
+    pattern = re.escape(_NAME).replace(r"\{process\}", "([1-9][0-9]{0,8})").replace(r"\{place\}", re.escape(place))
+    found = re.fullmatch(pattern, name)
+    if found is None:
+        return False
+    if int(found[1]) == os.getpid():  # of an earlier process: this one has made none yet
+        return True
+    try:
+        os.kill(int(found[1]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # it is somebody else's
+        return False
+    return False
+
+
+def _place() -> str:
+    """Where a process id means one process: this machine since it was started, and this container in it."""
+    try:
+        this = Path("/proc/sys/kernel/random/boot_id").read_text() + os.readlink("/proc/self/ns/pid")
+    except OSError:  # no Linux
+        this = str(uuid.getnode())
+    return f"{socket.gethostname()}/{hashlib.sha256(this.encode()).hexdigest()[:12]}"
 
 
 def _events(url: str, key: str, asked: dict[str, str]) -> Iterator[dict[str, Any]]:
