@@ -293,3 +293,22 @@ def test_a_key_that_was_left_behind_is_revoked(make_pluct: Make) -> None:
         assert len(names) == 2 and elsewhere in names and f"process {running.pid} on " in "".join(names)
         with followed(engine) as other:
             assert [f"process {each.pid} on " in "".join(alive(engine)) for each in (running, other)] == [True, True]
+
+
+def test_what_cannot_be_followed_is_said_at_once(make_pluct: Make) -> None:
+    """A key or an address that is none, and a server that is on another ledger."""
+    engine, other = make_pluct(), make_pluct("other")
+    for url in ("127.0.0.1:8787", "localhost", "ftp://127.0.0.1", "http://", "http://[", "http://x:99999", ""):
+        assert "--url must be the address" in engine.run("log", "--follow", "--url", url, exit_code=2).stderr
+    assert alive(engine) == []
+    for key in ("pluct_operator_\u2026", "pluct operator", "x\n"):
+        refused = engine.run("log", "--follow", exit_code=2, PLUCT_OPERATOR_KEY=key)
+        assert "PLUCT_OPERATOR_KEY is no key" in refused.stderr
+    other.start()
+    refused = engine.run("log", "--follow", "--url", other.url, exit_code=2)
+    assert "is on another ledger than" in refused.stderr and str(engine.database) in refused.stderr
+    assert alive(engine) == []
+    assert (
+        "--user"
+        in engine.run("log", "--follow", "--user", b"\xff".decode(errors="surrogateescape"), exit_code=1).stderr
+    )

@@ -12,13 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 import msgspec
 
+from pluct.commands import text
 from pluct.engine import Engine
-from pluct.errors import InvalidRequest, Unavailable
+from pluct.errors import InvalidRequest, SetupError, Unavailable
 from pluct.model import ApiKey
+from pluct.settings import shown
 from pluct.terminal import current_settings, err, example, out, plain, with_engine
 
 KEY = "PLUCT_OPERATOR_KEY"
@@ -48,13 +51,29 @@ def follow(
     """
     settings = current_settings()
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
-    asked = {name: text for name, text in (("user", user), ("route", route), ("outcome", outcome)) if text}
+    filters = (("user", user), ("route", route), ("outcome", outcome))
+    asked = {name: text(value, f"--{name}") for name, value in filters if value}
+    server = f"http://{host}:{settings.port}" if url is None else _server(url)
     with _key() as key:
-        for event in _events(url or f"http://{host}:{settings.port}", key, asked):
+        for event in _events(server, key, asked):
             if as_json:
                 click.echo(msgspec.json.encode(event).decode())
             else:
                 _show(event)
+
+
+def _server(url: str) -> str:
+    """The address as it was given, if it can be one."""
+    import httpx
+
+    try:
+        found, host = urlsplit(url), httpx.URL(url).host
+        good = found.scheme in ("http", "https") and host and found.port != 0 and not found.query + found.fragment
+    except (httpx.InvalidURL, ValueError):
+        good = False
+    if not good:
+        raise SetupError("--url must be the address of a server, such as http://127.0.0.1:8787.")
+    return url.rstrip("/")
 
 
 class _Signals:
@@ -91,6 +110,11 @@ def _key() -> Iterator[str]:
     """The key that is set, or one that is gone afterwards."""
     given = os.environ.get(KEY)
     if given:
+        if not re.fullmatch(r"[\x21-\x7e]+", given):
+            raise SetupError(
+                f"{KEY} is no key: it must be the whole secret that pluct keys create --role operator showed. "
+                "Without it, pluct log makes one."
+            )
         yield given
         return
     signals = _Signals()
@@ -142,7 +166,7 @@ def _events(url: str, key: str, asked: dict[str, str]) -> Iterator[dict[str, Any
     """What the server shows, asked for again when it breaks off."""
     import httpx
 
-    failed = 0
+    failed, known = 0, bool(os.environ.get(KEY))
     while True:
         try:
             with httpx.stream(
@@ -150,11 +174,13 @@ def _events(url: str, key: str, asked: dict[str, str]) -> Iterator[dict[str, Any
                 timeout=httpx.Timeout(10, read=15),
             ) as answer:  # fmt: skip
                 if answer.status_code != 200:
-                    said = _said(answer.read())
+                    code, said = _said(answer.read())
+                    if code == "unauthorized" and not known:
+                        raise SetupError(_elsewhere(url))
                     if answer.status_code < 500:
                         raise InvalidRequest(f"The server at {url} says: {said}")
                     raise httpx.ReadError(said)
-                failed = 0
+                failed, known = 0, True
                 for line in answer.iter_lines():
                     if line.startswith("data: "):
                         yield msgspec.json.decode(line.removeprefix("data: "), type=dict[str, Any])
@@ -166,11 +192,21 @@ def _events(url: str, key: str, asked: dict[str, str]) -> Iterator[dict[str, Any
             failed += 1
 
 
-def _said(content: bytes) -> str:
+def _elsewhere(url: str) -> str:
+    ours = shown(current_settings().database)
+    return (
+        f"The server at {url} is on another ledger than {ours}, where the key was made. "
+        f"Run this where the server's settings are, or set {KEY} to an operator key of its ledger."
+    )
+
+
+def _said(content: bytes) -> tuple[str, str]:
+    """The code and the sentence of a refusal."""
     try:
-        return str(msgspec.json.decode(content, type=dict[str, Any]).get("detail", ""))
+        said = msgspec.json.decode(content, type=dict[str, Any])
     except msgspec.MsgspecError:
-        return "it is no Pluct engine, or a proxy stands before it."
+        return "", "it is no Pluct engine, or a proxy stands before it."
+    return str(said.get("code", "")), str(said.get("detail", ""))
 
 
 def _show(event: dict[str, Any]) -> None:
