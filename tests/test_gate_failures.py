@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -252,6 +253,12 @@ def test_what_is_no_engine(world: World, backend: Backend) -> None:
         arguments = [word for pair in (asked | {option: value}).items() for word in pair]
         ended = world.engine.run("gate", *arguments, PLUCT_SERVICE_KEY=key, exit_code=2)
         assert part in ended.stderr and "Traceback" not in ended.stderr
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        place = f"127.0.0.1:{taken.getsockname()[1]}"
+        arguments = [word for pair in (asked | {"--listen": place}).items() for word in pair]
+        ended = world.engine.run("gate", *arguments, PLUCT_SERVICE_KEY=key, exit_code=2)
+    assert "choose another with --listen" in ended.stderr and "--port" not in ended.stderr
+    assert ended.stderr.count("127.0.0.1") == 1
     ended = world.engine.run("gate", *[word for pair in asked.items() for word in pair], exit_code=2)
     assert "PLUCT_SERVICE_KEY must be set" in ended.stderr
 

@@ -443,7 +443,7 @@ def serve_gate(settings: GateSettings) -> None:
     gate = Gate(settings.action, upstream, desk, settler, limits, writer.write, behind_proxy=settings.behind_proxy)
     files_max = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))  # two connections for each request
-    with closing(_listen(settings.host, settings.port)) as listener:
+    with closing(_listen(settings.host, settings.port, "--listen", "--listen")) as listener:
         server = _Server(gate, _Place(listener, settings.drain_seconds, partial(_announce, listener)), GateProtocol)
         server.config.app = gate
 
@@ -469,10 +469,13 @@ def _log_to(write: Callable[[bytes], object]) -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[LogHandler(write)], force=True)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, by_host: str = "--host", by_port: str = "--port") -> socket.socket:
+    """A socket that listens there. The options by which the place is chosen are named if it cannot be had."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:  # also what the name service says
-        hint = "choose another with --port (0 picks a free one)" if error.errno == errno.EADDRINUSE else "see --host"
-        raise SetupError(f"Cannot listen on {host} port {port}: {error.strerror or error}; {hint}.") from None
+        taken = error.errno == errno.EADDRINUSE
+        hint = f"choose another with {by_port} (port 0 picks a free one)" if taken else f"see {by_host}"
+        reason = (error.strerror or str(error)).partition(" (while attempting")[0]  # to bind on this same address
+        raise SetupError(f"Cannot listen on {host} port {port}: {reason}; {hint}.") from None
