@@ -5,12 +5,12 @@ Everything runs on this machine, no account is needed, and all is forgotten afte
 
 import argparse
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from examples.transcriber.play import USER, play
 
-from doubles.sandbox import answers, begin, run
+from doubles.sandbox import answers, begin, ended_by_signals, run
 
 HERE = Path(__file__).parent
 
@@ -20,12 +20,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=8787, help="the engine's port; the two next are taken as well")
     port: int = parser.parse_args().port
+    ended_by_signals()
+    with suppress(KeyboardInterrupt):
+        _demo(port)
+        return
+    print("\nStopped.")
+
+
+def _demo(port: int) -> None:
     engine, backend = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{port + 2}"
     with ExitStack() as stack:
-        world = begin(stack, port, (HERE / "pluct.toml").read_text())
+        world = begin(stack, port, (HERE / "pluct.toml").read_text(), "make demo")
         environment = world.environment | {"ENGINE": engine, "SERVICE_KEY": world.key("service")}
         command = ["-m", "examples.transcriber.serve", str(port + 2)]
-        answers(run(stack, [sys.executable, *command], HERE.parent.parent, environment), "The transcriber", port + 2)
+        answers(
+            run(stack, [sys.executable, *command], HERE.parent.parent, environment),
+            "The transcriber",
+            port + 2,
+            "make demo",
+        )
         print(f"The engine is at {engine}, the transcriber at {backend}, and M-Pesa is played: no real money.\n")
         play(engine, backend, lambda line: print(line, flush=True))
         print(f"\npluct statement {USER}:\n")

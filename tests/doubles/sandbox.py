@@ -74,8 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=8787, help="the engine's port (the simulator has the next one)")
     port: int = parser.parse_args().port
-    for number in (signal.SIGTERM, signal.SIGINT):  # a shell lets what it runs in the background ignore the latter
-        signal.signal(number, _stop)
+    ended_by_signals()
     with suppress(KeyboardInterrupt):
         _sandbox(port)
     print("\nStopped.")
@@ -111,7 +110,7 @@ class World(NamedTuple):
         return secret
 
 
-def begin(stack: ExitStack, port: int, toml: str) -> World:
+def begin(stack: ExitStack, port: int, toml: str, command: str = "make sandbox") -> World:
     """Start the simulator at the next port and an engine at this one; both end with the stack, and are forgotten."""
     daraja = f"http://127.0.0.1:{port + 1}"
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pluct-sandbox-")))
@@ -119,17 +118,17 @@ def begin(stack: ExitStack, port: int, toml: str) -> World:
     environment = {name: os.environ[name] for name in KEPT if name in os.environ}
     environment |= SECRETS | {"DATABASE_URL": "sqlite:///pluct.db"}
     simulator = [sys.executable, "-m", "doubles.daraja", "--port", str(port + 1), "--delay", "2"]
-    answers(run(stack, simulator, TESTS, environment), "The simulator", port + 1)
+    answers(run(stack, simulator, TESTS, environment), "The simulator", port + 1, command)
     serving = run(stack, [sys.executable, "-m", "pluct", "serve", "--port", str(port)], folder, environment)
-    answers(serving, "The engine", port)
+    answers(serving, "The engine", port, command)
     return World(folder, environment, serving)
 
 
-def answers(process: "subprocess.Popen[str]", who: str, port: int) -> None:
-    """Wait until it says that it listens."""
+def answers(process: "subprocess.Popen[str]", who: str, port: int, command: str) -> None:
+    """Wait until it says that it listens; where it does not, say what to type instead of the command."""
     assert process.stdout is not None
     if not process.stdout.readline().startswith("listening on"):
-        sys.exit(f"{who} did not start: is port {port} free? make sandbox PORT=9000 takes another.")
+        sys.exit(f"{who} did not start: is port {port} free? {command} PORT=9000 takes another.")
 
 
 def run(stack: ExitStack, command: list[str], folder: Path, environment: dict[str, str]) -> "subprocess.Popen[str]":
@@ -139,6 +138,12 @@ def run(stack: ExitStack, command: list[str], folder: Path, environment: dict[st
     stack.callback(process.wait)
     stack.callback(process.terminate)
     return process
+
+
+def ended_by_signals() -> None:
+    """Let SIGTERM and SIGINT be a `KeyboardInterrupt`, whatever they are now."""
+    for number in (signal.SIGTERM, signal.SIGINT):  # a shell lets what it runs in the background ignore the latter
+        signal.signal(number, _stop)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
