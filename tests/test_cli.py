@@ -150,6 +150,7 @@ def test_a_refusal_is_a_sentence_and_exit_status_1(pluct: Pluct, command: list[s
     if code is None:
         assert pluct.json(*command)["newBalance"] == 1
         return
+    pluct.run("migrate")
     shown = pluct.run(*command, exit_code=1)
     assert shown.stdout == "" and re.fullmatch(r"[A-Z][^\n]+: [^\n]+[.\w]\n", shown.stderr)
     problem = pluct.json(*command, exit_code=1)
@@ -178,14 +179,30 @@ def test_a_port_that_is_taken_is_named(server: Pluct, make_pluct: Callable[..., 
     """With what to do about it."""
     port = server.url.rpartition(":")[2]
     shown = make_pluct("other").run("serve", "--port", port, exit_code=2)
-    assert f"port {port}" in shown.stderr and "--port" in shown.stderr
+    assert f"port {port}" in shown.stderr and "--port" in shown.stderr and shown.stderr.count("127.0.0.1") == 1
 
 
 def test_check_says_that_a_ledger_is_sound(server: Pluct) -> None:
-    """Beside the server, and over a new file."""
+    """Beside the server."""
     server.fund("amina", 5)
     assert server.json("check") == {"ok": True, "violations": []}
     assert "sound" in server.run("check").stdout
+
+
+READING = [
+    ["check"], ["credits", "show", "amina"], ["credits", "history", "amina"], ["payments", "list"],
+    ["payments", "show", "SLK4H7R2T0"], ["payments", "requests"], ["events", "list"], ["keys", "list"],
+    ["tickets", "show", "t"], ["statement", "amina"], ["signing-keys", "list"], ["payments", "reconcile", "x.csv"],
+    ["credits", "adjust", "amina", "1", "--reason", "x"], ["keys", "revoke", "key_1"], ["users", "revoke", "u"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", READING, ids=" ".join)
+def test_a_ledger_that_is_not_there_is_not_made_by_looking(pluct: Pluct, command: list[str]) -> None:
+    """In the wrong folder nothing is sound, and nothing is there afterwards."""
+    shown = pluct.run(*command, exit_code=2)
+    assert shown.stdout == "" and f"There is no ledger at {pluct.database}." in shown.stderr
+    assert list(pluct.folder.iterdir()) == []
 
 
 def test_whoever_reads_half_is_not_an_error(pluct: Pluct) -> None:

@@ -365,4 +365,4 @@ def test_the_secret_is_wanted(make_pluct: Make) -> None:
     for bad in ("whsec_short", "secret with spaces", f"{SECRET},whsec_x"):
         said = make_pluct(toml=text, PLUCT_WEBHOOK_OUT_SECRET=bad).run("check", exit_code=2).stderr
         assert "must be whsec_ and a key" in said and bad not in said
-    make_pluct(toml=text, PLUCT_WEBHOOK_OUT_SECRET=f"{SECRET}, {SECRET}").run("check")
+    make_pluct(toml=text, PLUCT_WEBHOOK_OUT_SECRET=f"{SECRET}, {SECRET}").run("migrate")

@@ -298,6 +298,8 @@ def test_a_key_that_was_left_behind_is_revoked(make_pluct: Make) -> None:
 def test_what_cannot_be_followed_is_said_at_once(make_pluct: Make) -> None:
     """A key or an address that is none, and a server that is on another ledger."""
     engine, other = make_pluct(), make_pluct("other")
+    assert "There is no ledger" in engine.run("log", "--follow", exit_code=2).stderr
+    engine.run("migrate")
     for url in ("127.0.0.1:8787", "localhost", "ftp://127.0.0.1", "http://", "http://[", "http://x:99999", ""):
         assert "--url must be the address" in engine.run("log", "--follow", "--url", url, exit_code=2).stderr
     assert alive(engine) == []

@@ -165,7 +165,7 @@ def keys() -> None:
 @as_json_option
 def keys_create(role: Role, name: str, as_json: bool) -> None:
     """Make a key. Its secret is shown once and not kept: store it now."""
-    key, secret = with_engine(lambda engine: engine.create_key(role, text(name, "--name")))
+    key, secret = with_engine(lambda engine: engine.create_key(role, text(name, "--name")), makes=True)
     if as_json:
         print_json({"id": key.id, "role": key.role, "name": key.name, "secret": secret})
         return
@@ -240,7 +240,8 @@ def grant(
             reason=text(reason, "--reason"),
             reference=None if reference is None else receipt(text(reference, "--reference")),
             expires_at=None if expires is None else _expiry(expires),
-        )
+        ),
+        makes=True,
     )  # fmt: skip
     if as_json:
         print_json(v1.add_answer(granted, request_id()))
@@ -407,7 +408,9 @@ def import_kv(file: Path, as_json: bool) -> None:
     pairs = kv_import.read(file)
     with progress() as bar:
         task = bar.add_task("importing", total=len(pairs))
-        report = with_engine(lambda engine: kv_import.run(engine, pairs, local_actor(), lambda n: bar.advance(task, n)))
+        report = with_engine(
+            lambda engine: kv_import.run(engine, pairs, local_actor(), lambda n: bar.advance(task, n)), makes=True
+        )
     if as_json:
         print_json(report)
     else:

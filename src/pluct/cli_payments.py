@@ -221,7 +221,7 @@ def register_urls(as_json: bool) -> None:
             raise SetupError("M-Pesa is not set up: pluct.toml has no [gateways.daraja] (docs/gateways.md).")
         return await cast("Daraja", gateway).register_urls()
 
-    done = with_cashier(register)
+    done = with_cashier(register, makes=True)
     if as_json:
         print_json({"ok": True, "done": done})
         return

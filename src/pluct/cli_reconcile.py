@@ -46,7 +46,7 @@ def reconcile(statement: Path, apply: bool, as_json: bool) -> None:
     statement's own period), reversed, ignored. Without --apply nothing is changed. With it, payments that only the
     statement has come in through the same once-only key as a callback: credited if their code is known, else unmatched.
     """
-    with_cashier(lambda cashier: _run(cashier, statement, apply, as_json))
+    with_cashier(lambda cashier: _run(cashier, statement, apply, as_json), makes=apply)
 
 
 async def _run(cashier: Cashier, statement: Path, apply: bool, as_json: bool) -> None:

@@ -60,7 +60,7 @@ def rotate(as_json: bool) -> None:
         raise SetupError("PLUCT_KEY_SECRET must be set: signing keys are kept under it.")
     seal, now, at_once = Seal(settings.key_secrets), app.now_ms(), settings.signing == "EdDSA"
     longest = settings.catalog.ticket_seconds_max
-    found, key = _change(lambda keys: signing.rotated(keys, now, seal, longest, at_once=at_once))
+    found, key = _change(lambda keys: signing.rotated(keys, now, seal, longest, at_once=at_once), makes=True)
     assert key is not None
     if as_json:
         print_json(fields(found, key, now))
@@ -93,7 +93,9 @@ def retire(kid: str, as_json: bool) -> None:
         out.print(f"{kid} is retired; servers follow within five seconds.", soft_wrap=True)
 
 
-def _change(decide: Callable[[list[SigningKey]], list[SigningKey]]) -> tuple[list[SigningKey], SigningKey | None]:
+def _change(
+    decide: Callable[[list[SigningKey]], list[SigningKey]], *, makes: bool = False
+) -> tuple[list[SigningKey], SigningKey | None]:
     """All keys after the change, and the first one that was changed or made."""
     made: list[SigningKey] = []
 
@@ -101,7 +103,7 @@ def _change(decide: Callable[[list[SigningKey]], list[SigningKey]]) -> tuple[lis
         made[:] = decide(keys)
         return made
 
-    found = with_engine(lambda engine: engine.store.change_signing_keys(once))
+    found = with_engine(lambda engine: engine.store.change_signing_keys(once), makes=makes)
     return found, made[0] if made else None
 
 

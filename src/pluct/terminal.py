@@ -20,6 +20,7 @@ from rich.table import Table
 from pluct import app, settings
 from pluct.cashier import Cashier
 from pluct.engine import Engine
+from pluct.errors import SetupError
 from pluct.observe import Observer
 
 T = TypeVar("T")
@@ -40,9 +41,15 @@ def current_settings() -> settings.Settings:
     return settings.load(os.environ, Path.cwd())
 
 
-def with_engine(work: Callable[[Engine], Awaitable[T]]) -> T:
-    """Open the ledger as a guest, do the work, and let go."""
-    engine = app.build_engine(current_settings(), Observer(None), serving=False)
+def with_engine(work: Callable[[Engine], Awaitable[T]], *, makes: bool = False) -> T:
+    """Open the ledger as a guest, do the work, and let go. A ledger that is not there is made only where that is meant.
+
+    Raises `SetupError` where it is not: in the wrong folder, an empty ledger would be found sound.
+    """
+    found = current_settings()
+    if not makes:
+        _must_be_there(found.database)
+    engine = app.build_engine(found, Observer(None), serving=False)
 
     async def run() -> T:
         await engine.store.open()
@@ -55,7 +62,19 @@ def with_engine(work: Callable[[Engine], Awaitable[T]]) -> T:
     return asyncio.run(run())
 
 
-def with_cashier(work: Callable[[Cashier], Awaitable[T]]) -> T:
+def _must_be_there(ledger: Path | str) -> None:
+    if isinstance(ledger, Path):
+        try:
+            ledger.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            raise SetupError(
+                f"There is no ledger at {ledger}. Set DATABASE_URL to where it is; pluct serve makes a new one."
+            ) from None
+        except OSError:  # opening it says why
+            pass
+
+
+def with_cashier(work: Callable[[Cashier], Awaitable[T]], *, makes: bool = False) -> T:
     """Open the ledger and the gateways as a guest, do the work, and let go."""
     found = current_settings()
 
@@ -63,7 +82,7 @@ def with_cashier(work: Callable[[Cashier], Awaitable[T]]) -> T:
         async with app.cashier(found, engine) as cashier:
             return await work(cashier)
 
-    return with_engine(run)
+    return with_engine(run, makes=makes)
 
 
 def local_actor() -> str:
