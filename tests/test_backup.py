@@ -64,8 +64,9 @@ def test_a_served_ledger_is_not_restored(make_pluct: Callable[..., Pluct]) -> No
     engine.funded(1)
     refused = engine.run("restore", "copy.db", "--replace", exit_code=2)
     assert "not empty" not in refused.stderr
-    assert str(engine.database) in refused.stderr
+    assert str(engine.database) in refused.stderr and "Stop the server first" in refused.stderr
     assert engine.available(user) == 3
+    assert "restore and copy: stop the servers first" in " ".join(engine.run("--help").stdout.split())
 
 
 def test_a_broken_ledger_makes_no_backup(make_pluct: Callable[..., Pluct]) -> None:
@@ -83,3 +84,15 @@ def test_postgresql_has_its_own_tools(make_pluct: Callable[..., Pluct]) -> None:
     engine = make_pluct()
     refused = engine.run("backup", "copy.db", exit_code=2, DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
     assert "pg_dump" in refused.stderr
+
+
+def test_what_is_no_backup_is_said(make_pluct: Callable[..., Pluct]) -> None:
+    """A file that is something else, and a folder where the ledger should be."""
+    engine = make_pluct()
+    (engine.folder / "wallets.json").write_text('[{"key": "amina", "value": "12"}]' * 100)
+    refused = engine.run("restore", "wallets.json", exit_code=2, COLUMNS="300")
+    assert "wallets.json is no ledger and no backup of one" in refused.stderr and "pluct backup" in refused.stderr
+    assert not engine.database.exists()
+    for command in (["check"], ["keys", "create", "--role", "mint", "--name", "x"]):
+        refused = engine.run(*command, exit_code=2, DATABASE_URL=f"sqlite:///{engine.folder}")
+        assert f"{engine.folder} is a folder" in refused.stderr

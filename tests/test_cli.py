@@ -129,6 +129,8 @@ REFUSED = [
     (["credits", "grant", "amina", "-4", "--reason", "x"], "invalid_request"),
     (["credits", "grant", "amina", "1000000001", "--reason", "x"], "amount_too_large"),
     (["credits", "grant", "amina", "9" * 19, "--reason", "x"], "amount_too_large"),
+    (["credits", "grant", "amina", "9" * 20, "--reason", "x"], "amount_too_large"),
+    (["credits", "adjust", "amina", "-" + "9" * 5000, "--reason", "x"], "amount_too_large"),
     (["credits", "grant", "", "1", "--reason", "x"], "invalid_request"),
     (["credits", "grant", "a\tb", "1", "--reason", "x"], "invalid_request"),
     (["credits", "grant", "x" * 201, "1", "--reason", "x"], "invalid_request"),

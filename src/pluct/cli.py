@@ -34,7 +34,7 @@ from pluct import (
 from pluct.cashier import receipt
 from pluct.commands import text
 from pluct.engine import PAGE_MAX
-from pluct.errors import InvalidRequest, PluctError, Refusal, SetupError
+from pluct.errors import AmountTooLarge, InvalidRequest, PluctError, Refusal, SetupError
 from pluct.model import Category, Role, user_account
 from pluct.stores import Violation
 from pluct.terminal import (
@@ -99,7 +99,7 @@ def cli() -> None:
 
     Settings come from the environment and from ./pluct.toml. The ledger is what DATABASE_URL names: a SQLite file
     (sqlite:///data/pluct.db if nothing is said) or a PostgreSQL database (postgresql://user@host/database). Every
-    command works while servers run on the same ledger.
+    command works while servers run on the same ledger, but for restore and copy: stop the servers first.
     """
 
 
@@ -109,6 +109,8 @@ class _Credits(click.ParamType[int]):
     name = "credits"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{20,}", value):
+            raise AmountTooLarge
         if isinstance(value, str) and not re.fullmatch(r"[+-]?[0-9]{1,19}", value):
             self.fail(f"{value!r} is not a whole number of credits.", param, ctx)
         return int(value)

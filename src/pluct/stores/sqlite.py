@@ -101,6 +101,8 @@ class SqliteStore(PaymentReads, IdentityRows, OutboxRows, SumsRows, ConsoleRows)
     async def open(self) -> tuple[int, int]:
         """Lock, migrate, connect. Raises `SetupError` with what to do about it."""
         try:
+            if self.path.is_dir():
+                raise SetupError(f"{self.path} is a folder; name a file in it, such as {self.path / 'pluct.db'}.")
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self._serving:
                 self._lock = _lock_file(self.path)
@@ -485,8 +487,8 @@ def _lock_file(path: Path) -> IO[str]:
         owner = lock.read(20).strip() or "unknown"
         lock.close()
         raise SetupError(
-            f"Another server or copy (process {owner}) already serves {path}. One SQLite file has one server: "
-            "stop that one, or give this one another DATABASE_URL."
+            f"Another server or copy (process {owner}) already serves {path}, and one SQLite file has one server. "
+            "Stop the server first, or give this one another DATABASE_URL."
         ) from None
     lock.truncate(0)
     lock.write(str(os.getpid()))

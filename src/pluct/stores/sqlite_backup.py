@@ -22,7 +22,11 @@ def copy_file(source: Path, target: Path) -> None:
         ):
             new.execute("PRAGMA synchronous = FULL")
             old.backup(new, pages=-1)
-    except sqlite3.Error as error:
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+            raise SetupError(
+                f"{source} is no ledger and no backup of one: it is no SQLite file. pluct backup FILE makes one."
+            ) from None
         raise SetupError(f"{source} cannot be copied to {target}: {error}.") from None
 
 
