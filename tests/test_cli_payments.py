@@ -95,6 +95,10 @@ def test_people_are_shown_tables(world: Paying) -> None:
     engine = world.engine
     table = engine.run("payments", "list", COLUMNS="200").stdout
     assert "SLK4H7R2T0" in table and "unmatched" in table and "KES 100.00" in table
+    shown = engine.run("payments", "list", COLUMNS="80").stdout
+    for payment in world.payments():
+        (row,) = [line for line in shown.splitlines() if payment.get("reference", payment["id"]) in line]
+        assert payment["state"].replace("_", " ") in row
     first = world.payments()[1]["id"]
     shown = engine.run("payments", "show", first, COLUMNS="200").stdout
     assert "[red]WRONG" in shown and "2547*****678" in shown and f"pluct payments assign {first}" in shown

@@ -243,6 +243,9 @@ def test_a_dead_event_is_delivered_again(make_pluct: Make, receiver: Receiver) -
     assert engine.json("events", "replay", "--dead", "--json")["replayed"] == 0
     assert engine.json("events", "list", "--json")["events"][0]["id"] == event["id"]
     assert event["id"] in engine.run("events", "list", "--state", "delivered").stdout
+    shown = engine.run("events", "list", COLUMNS="80").stdout
+    row = next(line for line in shown.splitlines() if event["id"] in line)
+    assert "delivered" in row and f"{event['type']} {event['at'][:16].replace('T', ' ')}" in shown
     assert "Name one event" in engine.run("events", "replay", exit_code=1).stderr
 
 
@@ -268,6 +271,12 @@ def test_after_the_last_try_it_is_dead(make_pluct: Make, receiver: Receiver) -> 
     connection.close()
     engine.start()
     until(lambda: len(engine.json("events", "list", "--state", "dead", "--json")["events"]) == 2, 15)
+    whole = [one["id"] for one in engine.json("events", "list")["events"]]
+    page = engine.json("events", "list", "--limit", "1")
+    rest = engine.json("events", "list", "--cursor", page["nextCursor"])
+    assert len(whole) > 1 and [one["id"] for one in page["events"] + rest["events"]] == whole
+    assert f"--cursor {page['nextCursor']}" in engine.run("events", "list", "--limit", "1", COLUMNS="80").stdout
+    assert "--cursor" in engine.run("events", "list", "--cursor", "a\tb", exit_code=1).stderr
 
 
 # Where to

@@ -126,7 +126,7 @@ ROOMS = {
             "pluct.app", "pluct.commands.text", "pluct.deliveries", "pluct.engine", "pluct.errors", "pluct.model",
             "pluct.terminal", "pluct.web.events",
         },
-        STANDARD | {"click", "rich"},
+        STANDARD | {"click"},
     ),
     "pluct.stores": Room(
         {*CORE, "pluct.commands", "pluct.ledger", "pluct.limits", "pluct.outbox", "pluct.stores", "pluct.wallet.View"},

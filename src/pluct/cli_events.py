@@ -3,14 +3,13 @@
 from typing import get_args
 
 import click
-from rich.table import Column, Table
 
 from pluct import app, deliveries
 from pluct.commands import text
 from pluct.engine import PAGE_MAX, Engine
 from pluct.errors import InvalidRequest
 from pluct.model import LetterState
-from pluct.terminal import as_json_option, example, out, plain, print_json, print_table, with_engine
+from pluct.terminal import as_json_option, example, out, plain, print_json, print_table, tight_table, with_engine
 from pluct.web.events import shown
 
 
@@ -21,24 +20,28 @@ def events() -> None:
 
 @events.command("list", epilog=example("pluct events list", "pluct events list --state dead --json"))
 @click.option("--state", type=click.Choice(get_args(LetterState)), help="Only those.")
-@click.option("--limit", type=click.IntRange(1, PAGE_MAX), default=50, show_default=True, help="How many.")
+@click.option("--limit", type=click.IntRange(1, PAGE_MAX), default=50, show_default=True, help="Events on a page.")
+@click.option("--cursor", help="The nextCursor of an earlier page.")
 @as_json_option
-def list_events(state: LetterState | None, limit: int, as_json: bool) -> None:
+def list_events(state: LetterState | None, limit: int, cursor: str | None, as_json: bool) -> None:
     """Events and what became of them, newest first."""
-    found, following = with_engine(lambda engine: deliveries.page(engine.store, state, limit, None))
+    cursor = None if cursor is None else text(cursor, "--cursor")
+    found, following = with_engine(lambda engine: deliveries.page(engine.store, state, limit, cursor))
     if as_json:
         print_json({"events": [shown(letter) for letter in found], "nextCursor": following})
         return
-    table = Table(
-        Column("id", no_wrap=True), "at (UTC)", "event", "user", "state", "tries", "what came of it", box=None
+    table = tight_table(
+        "event, at (UTC)", "state", "tries", "user", "what came of it", whole=("event, at (UTC)", "state")
     )
     for letter in found:
         said = shown(letter)
         table.add_row(
-            letter.id, said.at[:19].replace("T", " "), letter.kind, plain(letter.user_id or "–"), letter.state,
-            str(letter.tries), plain(letter.answer or "–"),
+            f"{letter.id}\n{letter.kind} {said.at[:16].replace('T', ' ')}", letter.state, str(letter.tries),
+            plain(letter.user_id or "–"), plain(letter.answer or "–"),
         )  # fmt: skip
     print_table(table, "There are no such events.")
+    if following is not None:
+        out.print(f"Older events: --cursor {following}", style="dim", soft_wrap=True)
 
 
 @events.command(

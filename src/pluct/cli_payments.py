@@ -21,6 +21,7 @@ from pluct.terminal import (
     print_json,
     print_table,
     request_id,
+    tight_table,
     with_cashier,
 )
 from pluct.web.payments import STATES, EventAnswer, PaymentsAnswer, RequestsAnswer, payment_answer, requested_answer
@@ -71,11 +72,14 @@ def list_payments(
     if as_json:
         print_json(PaymentsAnswer(payments=page, request_id=request_id(), next_cursor=following))
         return
-    table = Table("when (UTC)", "receipt", "state", "amount", "credits", "user", "id")
+    table = tight_table(
+        "when (UTC)", "receipt or id", "state", "amount", "credits", "user",
+        whole=("receipt or id", "state"),
+    )  # fmt: skip
     for shown in page:
         table.add_row(
-            shown.at[:19].replace("T", " "), plain(shown.reference or "none yet"), _state(shown.state),
-            f"{shown.currency} {shown.amount}", str(shown.credits), plain(shown.user_id or "–"), shown.id,
+            shown.at[:19].replace("T", " "), plain(shown.reference or shown.id), _state(shown.state),
+            f"{shown.currency} {shown.amount}", str(shown.credits), plain(shown.user_id or "–"),
         )  # fmt: skip
     print_table(table, "There are no such payments.")
     if following is not None:

@@ -13,7 +13,7 @@ from pluct.cashier import Cashier
 from pluct.errors import SetupError
 from pluct.mpesa_statement import CURRENCY
 from pluct.reconcile import KINDS, Kind, Reconciliation, Row
-from pluct.terminal import as_json_option, err, example, out, plain, print_table, with_cashier
+from pluct.terminal import as_json_option, err, example, out, plain, print_table, tight_table, with_cashier
 from pluct.web.v1 import rfc3339
 
 #: Rows of a kind that are shown to people; programs get all.
@@ -99,7 +99,10 @@ def _print(work: Reconciliation, applied: bool) -> None:
 
 def _print_rows(work: Reconciliation, kind: Kind, applied: bool) -> None:
     out.print(f"\n[bold]{_name(kind).capitalize()}[/]")
-    table = Table("receipt", "line", "when (UTC)", "statement", "ledger", "account", "user", "note")
+    table = tight_table(
+        "receipt", "line", "when (UTC)", "statement", "ledger", "account", "user", "note",
+        whole=("receipt", "line", "statement", "ledger"),
+    )  # fmt: skip
     for row in work.rows(kind, SHOWN_MAX):
         table.add_row(*_cells(row))
     print_table(table, "")

@@ -5,7 +5,7 @@ import getpass
 import json
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -15,7 +15,7 @@ import click
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from pluct import app, settings
 from pluct.cashier import Cashier
@@ -126,6 +126,12 @@ def print_fields(fields: dict[str, object]) -> None:
     for name, value in fields.items():
         table.add_row(name, plain(str(value)))
     out.print(table)
+
+
+def tight_table(*names: str, whole: Collection[str]) -> Table:
+    """A table for eighty columns, in which `whole` columns stay in one piece, to be read and copied."""
+    columns = [Column(name, no_wrap=name in whole) for name in names]
+    return Table(*columns, box=None, padding=(0, 1, 0, 0), pad_edge=False)
 
 
 def print_table(table: Table, empty: str) -> None:
