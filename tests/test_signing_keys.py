@@ -36,6 +36,7 @@ def kids(pluct: Pluct) -> list[str]:
 
 def test_keys_are_listed_rotated_and_retired_beside_a_server(pluct: Pluct) -> None:
     """It follows within five seconds, as programs and people are told."""
+    pluct.run("migrate")
     assert listed(pluct) == []
     assert "PLUCT_SIGNING=EdDSA" in pluct.run("signing-keys", "list").stdout
     pluct.start()
