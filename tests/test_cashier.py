@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import asyncpg
+import httpx
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -44,11 +46,13 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
     return fresh_database(request.getfixturevalue("postgresql_url"))
 
 
-def over(store: Store, clock: Clock, policy: PaymentPolicy | None = None) -> Cashier:
+def over(
+    store: Store, clock: Clock, policy: PaymentPolicy | None = None, client: httpx.AsyncClient = NOBODY
+) -> Cashier:
     """A cashier of M-Pesa over this store."""
     next_id = uuid7_source()
     engine = Engine(store, HS256Signer("j" * 40), Catalog({}), Observer(None), clock, next_id, 86_400)
-    daraja = make(DarajaSettings(), SECRETS, "https://pay.example", NOBODY, PRIVACY, clock)
+    daraja = make(DarajaSettings(), SECRETS, "https://pay.example", client, PRIVACY, clock)
     return Cashier(engine, {"daraja": daraja}, PACKS, policy or PaymentPolicy(), PRIVACY, clock, next_id)
 
 
@@ -290,3 +294,58 @@ async def test_what_goes_back_when_it_is_spent(place: Path | str, policy: Any) -
         (payment,) = await cashier._store.payments(None, None, 5, None)
         assert (payment.state, payment.clawed, payment.lost) == ("refunded", 10, 7 if policy == "floor" else 0)
         assert await cashier._store.check(lambda *step: None) == []
+
+
+# People
+
+
+async def all_that_is_kept(place: Path | str) -> bytes:
+    """Every file of a SQLite ledger; every column of every table in PostgreSQL, bytes as they are."""
+    if isinstance(place, Path):
+        return b"".join(found.read_bytes() for found in place.parent.iterdir() if found.is_file())
+    connection = await asyncpg.connect(place)
+    try:
+        tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        rows = [row for (name,) in tables for row in await connection.fetch(f'SELECT * FROM "{name}"')]
+    finally:
+        await connection.close()
+    return b"\n".join(each if isinstance(each, bytes) else str(each).encode() for row in rows for each in row)
+
+
+@pytest.mark.parametrize("start", ["now", "before"])
+@pytest.mark.anyio
+async def test_no_table_holds_the_number_of_who_paid(place: Path | str, start: str) -> None:
+    """Though Daraja's id of the push ends with it: pushed, asked about and paid, also when that is told too early."""
+    clock, asked, phone = Clock(), list[dict[str, Any]](), "712345678"
+    request_id = f"ws_CO_20261130235625001{phone}"
+    items = [{"Name": "Amount", "Value": 100}, {"Name": "MpesaReceiptNumber", "Value": RECEIPT},
+             {"Name": "PhoneNumber", "Value": int("254" + phone)}]  # fmt: skip
+
+    async def call_back() -> None:
+        said = {"CheckoutRequestID": request_id, "ResultCode": 0, "CallbackMetadata": {"Item": items}}
+        token = next(each for each in asked if "CallBackURL" in each)["CallBackURL"].rpartition("/")[2]
+        await cashier.receive("daraja", STK, token, {}, msgspec.json.encode({"Body": {"stkCallback": said}}), "")
+
+    async def daraja(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            return httpx.Response(200, json={"access_token": "t", "expires_in": "3599"})
+        asked.append(msgspec.json.decode(request.content))
+        if start == "before" and "CallBackURL" in asked[-1]:
+            await call_back()
+        busy = {"errorCode": "500.001.1001", "errorMessage": "The transaction is being processed"}
+        query = busy if "CallBackURL" not in asked[-1] else {"ResponseCode": "0"}
+        return httpx.Response(200, json=query | {"CheckoutRequestID": request_id})
+
+    async with opened(place, clock) as store, httpx.AsyncClient(transport=httpx.MockTransport(daraja)) as client:
+        cashier = over(store, clock, client=client)
+        bought = await cashier.buy("amina", "starter", "daraja", "0" + phone, "a key of hers")
+        if start == "now":
+            clock.move(80)
+            assert await cashier.sweep() == 1 and asked[1]["CheckoutRequestID"] == request_id
+            await call_back()
+        found = await cashier.checkout(bought.checkout_id)
+        assert found.state == "paid" and str(found.gateway_reference).startswith("ws_CO_20261130235625001~")
+        assert await store.checkout_by_reference("daraja", str(found.gateway_reference)) == found
+        kept = await all_that_is_kept(place)
+    kept += await all_that_is_kept(place)
+    assert RECEIPT.encode() in kept and b"2547*****678" in kept and phone.encode() not in kept

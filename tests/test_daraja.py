@@ -32,6 +32,8 @@ from daraja_world import (
     World,
     a_world,
     checkout,
+    pushed,
+    receive,
     seen,
     served,
     serving,
@@ -77,7 +79,8 @@ async def test_a_push_says_what_daraja_wants(world: World) -> None:
         "PartyA": PHONE, "PartyB": "174379", "PhoneNumber": PHONE, "AccountReference": begun.payment_code,
         "CallBackURL": f"{world.desk_url}/hooks/daraja/stk/9f2c", "TransactionDesc": "Credits",
     }  # fmt: skip
-    assert started.state == "pending" and started.query and started.reference in world.simulator.pushes
+    assert started.state == "pending" and started.query and list(world.simulator.pushes) == [request_id(world)]
+    assert started.reference is not None and PHONE[3:] not in started.reference
     assert "PIN" in started.message and "KES 100" in started.message and begun.payment_code in started.message
     assert PHONE not in started.message and "2547*****678" in started.message
 
@@ -110,11 +113,55 @@ async def test_a_price_that_cannot_be_pushed_is_not(world: World, price: int, cu
     assert started.state == "failed" and "shillings" in started.message and not world.simulator.requests
 
 
+def request_id(world: World) -> str:
+    """Daraja's id of the last push, with the payer's number at its end."""
+    return str(next(reversed(world.simulator.pushes.values()))["reference"])
+
+
+async def test_the_number_in_an_id_is_sealed(world: World) -> None:
+    """In what is kept, and alike each time; the question names the id as Daraja gave it."""
+    begun, started = await world.push("none")
+    kept = str(started.reference)
+    assert request_id(world).endswith(PHONE[3:]) and PHONE[3:] not in kept and kept.isascii() and len(kept) < 100
+    assert isinstance((await world.ask(begun)).said, Pending)
+    assert world.simulator.asked("stkpushquery")[0]["CheckoutRequestID"] == request_id(world)
+    sealed = {world.gateway._sealed(request_id(world)) for _ in range(3)}
+    assert sealed == {kept} != {world.gateway._sealed("ws_CO_0" + request_id(world)[6:])}
+    assert kept.partition("~")[2] not in world.gateway._sealed("ws_CO_0" + request_id(world)[6:])
+
+
+async def test_an_id_that_is_kept_in_clear_goes_on_working(world: World) -> None:
+    """From before numbers were sealed: the callback is its, names it as it is kept, and it is asked about."""
+    begun, _ = await world.push("none")
+    before = msgspec.structs.replace(begun, gateway_reference=request_id(world))
+    assert isinstance((await world.ask(before)).said, Pending)
+    assert (await world.ask(before)).key == (await world.ask(begun)).key
+    body = pushed(CheckoutRequestID=request_id(world))
+    (told,) = (await receive(world.gateway, STK, body, by_token=before)).notices
+    assert isinstance(told.said, Paid) and told.checkout_reference == request_id(world)
+    (other,) = (await receive(world.gateway, STK, pushed(), by_token=before)).notices
+    assert other.said is None and "another push" in other.note
+
+
+async def test_an_id_that_was_sealed_under_another_key(world: World) -> None:
+    """Cannot be asked about; its callback is known by the rest of the id, and its money counts."""
+    begun, _ = await world.push("none")
+    kept = str(begun.gateway_reference)
+    about = msgspec.structs.replace(begun, gateway_reference=f"{kept.partition('~')[0]}~{'A' * 34}")
+    assert await world.gateway.ask(about) is None and not world.simulator.asked("stkpushquery")
+    body = pushed(CheckoutRequestID=request_id(world))
+    (told,) = (await receive(world.gateway, STK, body, by_token=about)).notices
+    assert isinstance(told.said, Paid) and told.checkout_reference == about.gateway_reference
+    (other,) = (await receive(world.gateway, STK, pushed(), by_token=about)).notices
+    assert other.said is None
+
+
 async def test_ok(world: World) -> None:
     """A push, a prompt, a callback: paid, by its receipt."""
     begun, started = await world.push("ok")
     (notice,) = await world.desk.told(1)
-    receipt = world.simulator.pushes[str(started.reference)]["receipt"]
+    receipt = world.simulator.pushes[request_id(world)]["receipt"]
+    assert notice.checkout_reference == started.reference
     assert isinstance(notice.said, Paid)
     assert msgspec.structs.replace(notice.said, at=None) == Paid(
         MPESA, receipt, 10_000, "KES", checkout_id=begun.id, phone=PHONE
@@ -186,11 +233,11 @@ async def test_a_wrong_amount_is_told_as_it_is(world: World) -> None:
 
 async def test_a_callback_about_another_push(world: World) -> None:
     """Says nothing, whatever it says, and does not stand in the way of the real one."""
-    begun, started = await world.push("wrong_reference")
+    begun, _ = await world.push("wrong_reference")
     (notice,) = await world.desk.told(1)
     assert notice.said is None and "another push" in notice.note
     real = json.loads(notice.raw)
-    real["Body"]["stkCallback"]["CheckoutRequestID"] = started.reference
+    real["Body"]["stkCallback"]["CheckoutRequestID"] = request_id(world)
     token = world.simulator.asked("stkpush/")[0]["CallBackURL"].rpartition("/")[2]
     body = json.dumps(real).encode()
     received = await world.gateway.receive(STK, token, {}, body, "", begun)

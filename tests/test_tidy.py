@@ -51,7 +51,8 @@ ROOMS = {
     "pluct.money": Room({"pluct.errors"}, PURE),
     "pluct.payment_codes": Room(set(), PURE),
     "pluct.gateways": Room(
-        {*CORE, "pluct.money", "pluct.gateways"}, STANDARD | {"httpx", "msgspec", "standardwebhooks", "stripe"}
+        {*CORE, "pluct.money", "pluct.gateways"},
+        STANDARD | {"cryptography", "httpx", "msgspec", "standardwebhooks", "stripe"},
     ),
     "pluct.cashier": Room(
         {

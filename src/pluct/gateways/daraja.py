@@ -5,6 +5,9 @@ path token for everything else; the list of Safaricom's addresses narrows it fur
 times, late, before the answer to the push, or never, and one payment may come as a push and as C2B. So a payment is
 known by its receipt alone, a push is never sent again on a time-out, and a push of which nothing is heard is asked
 about. No single answer to that question ends a checkout: it stays payable, and money that comes later still counts.
+
+Daraja ends newer CheckoutRequestIDs with the payer's number. It is sealed in the reference that is kept, and opened
+only to ask; in what is kept of bodies it is masked.
 """
 
 import hashlib
@@ -56,6 +59,9 @@ _REJECTED = {"amount": "C2B00013", "other": "C2B00016"}
 _STORED = {"ResultCode": 0, "ResultDesc": "Success"}
 _PROCESSING = re.compile(r"being processed|under processing|still processing", re.I)
 _CHECKOUT_REQUEST = re.compile(rb"(ws_CO_[0-9]{14,40})[17][0-9]{5}([0-9]{3})(?![0-9])")
+#: The same in parts, the number apart; and what is kept of it, the number sealed.
+_WITH_PHONE = re.compile(r"(ws_CO_[0-9]{14,40})([17][0-9]{8})")
+_SEALED = re.compile(r"(ws_CO_[0-9]{14,40})~([A-Za-z0-9_-]+)")
 
 #: Result codes that say what went wrong on the payer's side.
 _FAILED = {
@@ -160,7 +166,7 @@ class Daraja:
             return Started("failed", f"M-Pesa cannot be reached now. {self._otherwise(checkout)}", note=str(error))
         except NotAnswered as error:
             return self._unknown(checkout, mask, str(error))
-        reference = text(answer.body.get("CheckoutRequestID")) or None
+        reference = self._sealed(text(answer.body.get("CheckoutRequestID"))) or None
         code = text(answer.body.get("ResponseCode"))
         said_no = bool(code or answer.error_code not in ("", "500.003.1001") or 400 <= answer.status < 500)
         if not said_no:
@@ -243,15 +249,16 @@ class Daraja:
         items = named(table(said.get("CallbackMetadata")).get("Item"), "Name")
         receipt, amount = receipt_of(items.get("MpesaReceiptNumber")), minor(items.get("Amount"))
         phone = phone_of(items.get("PhoneNumber"))
-        key = (checkout.id, request, code, receipt, amount)
+        key = (checkout.id, self._sealed(request), code, receipt, amount)
+        reference = checkout.gateway_reference or self._sealed(request)
 
         def notice(kind: str, said: Said | None, note: str = "") -> Notice:
             found = self._notice(kind, body, said, key, note)
-            return msgspec.structs.replace(found, checkout_reference=request if said is not None else None)
+            return msgspec.structs.replace(found, checkout_reference=reference if said is not None else None)
 
         if not request or not code:
             return notice("stk.unreadable", None, "The callback names no CheckoutRequestID or no ResultCode.")
-        if checkout.gateway_reference not in (None, request):
+        if not self._is_of(request, checkout.gateway_reference):
             return notice("stk.stranger", None, "The callback is about another push than its address.")
         if code in _STILL_PENDING:
             return notice("stk", Pending(checkout.id))
@@ -266,6 +273,28 @@ class Daraja:
             )
         at = time_ms(items.get("TransactionDate"), self._settings.utc_offset_hours)
         return notice("stk", Paid(MPESA, receipt, amount, CURRENCY, checkout_id=checkout.id, phone=phone, at=at))
+
+    def _sealed(self, request: str) -> str:
+        """A CheckoutRequestID as it is kept: the same for the same, and without the number in it."""
+        found = _WITH_PHONE.fullmatch(request)
+        return request if found is None else f"{found[1]}~{self._privacy.sealed(found[2], found[1])}"
+
+    def _opened(self, reference: str) -> str | None:
+        """The CheckoutRequestID that was kept so, or as it is; None if it was sealed under another key."""
+        found = _SEALED.fullmatch(reference)
+        if found is None:
+            return reference
+        phone = self._privacy.opened(found[2], found[1])
+        return None if phone is None else found[1] + phone
+
+    def _is_of(self, request: str, reference: str | None) -> bool:
+        """Whether a callback names the push that is kept so. What another key sealed is known by the rest of the id."""
+        if reference is None:
+            return True
+        opened, named = self._opened(reference), _WITH_PHONE.fullmatch(request)
+        if opened is None:
+            return named is not None and named[1] == reference.partition("~")[0]
+        return opened == request
 
     def _validated(self, body: dict[str, Any]) -> Received:
         """Let every well-formed payment come: an unknown account ends in suspense, and money is never turned away."""
@@ -328,10 +357,7 @@ class Daraja:
         return self._notice("result", body, None, key, f"Daraja confirms nothing: {status or _words(result)}"[:300])
 
     def _notice(self, kind: str, body: Any, said: Said | None, key: tuple[Any, ...], note: str = "") -> Notice:
-        """A notice whose key is the same for the same facts, and whose body names nobody.
-
-        Daraja ends newer CheckoutRequestIDs with the payer's number; there it is masked too.
-        """
+        """A notice whose key is the same for the same facts, and whose body names nobody."""
         raw = _CHECKOUT_REQUEST.sub(rb"\1******\2", self._privacy.redacted(body))
         digest = hashlib.blake2b(msgspec.json.encode(key), digest_size=16).hexdigest()
         return Notice(f"{kind}:{digest}", kind, raw, said, note)
@@ -345,14 +371,15 @@ class Daraja:
     async def ask(self, checkout: Checkout) -> Notice | None:
         """Ask about a push. Daraja says neither amount nor receipt: a success is the checkout's price, once."""
         reference = checkout.gateway_reference
-        if reference is None:
+        request_id = None if reference is None else self._opened(reference)
+        if request_id is None:
             return None
         at = stamp(self._clock(), self._settings.utc_offset_hours)
         request = {
             "BusinessShortCode": self._business,
             "Password": password(self._business, self._passkey, at),
             "Timestamp": at,
-            "CheckoutRequestID": reference,
+            "CheckoutRequestID": request_id,
         }
         try:
             answer = await self._api.call("/mpesa/stkpushquery/v1/query", request)
@@ -367,7 +394,7 @@ class Daraja:
             said = Failed(checkout.id, _FAILED[code], expired=code == "1019")
         elif code not in _STILL_PENDING and not _PROCESSING.search(text(answer.body.get("errorMessage"))):
             note = f"That decides nothing: {code} {answer.words}".replace("  ", " ")
-        key = (checkout.id, reference, code, checkout.asked if isinstance(said, Pending) else None)
+        key = (checkout.id, self._sealed(request_id), code, checkout.asked if isinstance(said, Pending) else None)
         return self._notice("stkquery", answer.body, said, key, note)
 
     async def confirm(self, receipt: str) -> Notice:

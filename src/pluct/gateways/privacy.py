@@ -1,10 +1,17 @@
-"""What is kept of people who pay: a keyed hash of the phone number and a mask of it, and no name."""
+"""What is kept of people who pay: a keyed hash of the phone number and a mask of it, and no name.
 
+A number that is part of an id, which the gateway wants to hear again, is sealed.
+"""
+
+import base64
+import binascii
 import hashlib
 import re
 from typing import Any
 
 import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 from pluct.errors import InvalidRequest
 
@@ -41,10 +48,26 @@ class Privacy:
 
     def __init__(self, key: bytes) -> None:
         self._key = hashlib.blake2b(key, digest_size=32, person=b"pluct-phones").digest()
+        self._seal = AESSIV(hashlib.blake2b(key, digest_size=64, person=b"pluct-seals").digest())
 
     def phone_hash(self, phone: str) -> bytes:
         """The keyed hash of a number as `phone_number` gives it."""
         return hashlib.blake2b(phone.encode(), key=self._key, digest_size=16).digest()
+
+    def sealed(self, text: str, about: str) -> str:
+        """What must be kept and be had again, encrypted: the same for the same, in ASCII that may stand in an id.
+
+        `about` is what it belongs to: beside anything else it is sealed otherwise, and does not open.
+        """
+        return base64.urlsafe_b64encode(self._seal.encrypt(text.encode(), [about.encode()])).decode().rstrip("=")
+
+    def opened(self, sealed: str, about: str) -> str | None:
+        """What was sealed; None for what was not, or under another key."""
+        try:
+            found = base64.urlsafe_b64decode(sealed.encode() + b"=" * (-len(sealed) % 4))
+            return self._seal.decrypt(found, [about.encode()]).decode()
+        except (InvalidTag, binascii.Error, ValueError):
+            return None
 
     @staticmethod
     def phone_mask(phone: str) -> str:
