@@ -107,8 +107,10 @@ class Page(LedgerPage):
         """A query answers that a checkout is paid, and no more."""
         return self.receive(None, None, checkout.user_id, checkout_id=checkout.id)
 
-    def take_back(self, refunded: int | None = None, reference: str = "R1", user: str = "u") -> Any:
-        return self.ask(TakeBack(user, "mpesa", reference, refunded, self.event(), self.clawback))
+    def take_back(
+        self, refunded: int | None = None, reference: str = "R1", user: str = "u", currency: str | None = None
+    ) -> Any:
+        return self.ask(TakeBack(user, "mpesa", reference, refunded, self.event(), self.clawback, currency))
 
     def dispute(
         self, change: Any, id: str = "d1", amount: int | None = None, user: str = "u", reference: str = "R1"

@@ -22,7 +22,7 @@ from pluct.catalog import Catalog, PaymentPolicy
 from pluct.commands import OpenCheckout
 from pluct.engine import Engine
 from pluct.errors import InvalidRequest, PaymentNotFound, Refusal
-from pluct.gateways import MPESA, Credited, Notice, Paid, Pending
+from pluct.gateways import MPESA, Credited, Notice, Paid, Pending, Refunded
 from pluct.gateways.daraja import CONFIRMATION, RESULT, STK, make
 from pluct.gateways.daraja_settings import DarajaSettings
 from pluct.gateways.privacy import Privacy
@@ -294,6 +294,20 @@ async def test_what_goes_back_when_it_is_spent(place: Path | str, policy: Any) -
         (payment,) = await cashier._store.payments(None, None, 5, None)
         assert (payment.state, payment.clawed, payment.lost) == ("refunded", 10, 7 if policy == "floor" else 0)
         assert await cashier._store.check(lambda *step: None) == []
+
+
+@pytest.mark.anyio
+async def test_a_refund_keeps_its_currency_on_the_way(place: Path | str) -> None:
+    """In another than the payment's it takes nothing back, whatever its number; the payment says so."""
+    clock = Clock(AT)
+    async with cashing(place, clock) as cashier:
+        await begun(cashier, checkout(clock))
+        await tell(cashier, "callback")
+        for currency, state in (("UGX", "paid"), ("KES", "part_refunded")):
+            said = Refunded(MPESA, RECEIPT, 4_000, currency)
+            await cashier.hear("daraja", Notice(f"r:{currency}", "reversal", b"{}", said))
+            payment = await cashier._store.find_payment(MPESA, RECEIPT)
+            assert payment is not None and payment.state == state and "4000 UGX" in payment.note
 
 
 # People

@@ -1,6 +1,7 @@
 """The rules of money that goes back, as ledger pages: refunds, disputes, and what they take under each policy."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -298,3 +299,39 @@ def test_a_payment_without_credits_is_disputed_too(page: Page) -> None:
     assert page.dispute("funds_withdrawn").clawed == 0
     assert page.view.wallets["u"].frozen == ("d1",)
     assert page.take_back().payment.state == "disputed"
+
+
+# Currencies
+
+
+@pytest.mark.parametrize("order", ["paid foreign ours", "paid ours foreign", "foreign paid ours", "ours paid foreign"])
+def test_a_refund_in_another_currency_takes_nothing_back(page: Page, order: str) -> None:
+    """Before its payment or after it: the payment says so; a refund in its own currency counts as ever."""
+    checkout = page.checkout()
+    tell: dict[str, Callable[[], Any]] = {
+        "paid": lambda: page.callback(checkout), "foreign": lambda: page.take_back(10_000, currency="UGX"),
+        "ours": lambda: page.take_back(4_000, currency="KES"),
+    }  # fmt: skip
+    for name in order.split():
+        tell[name]()
+    payment = page.named()
+    assert (payment.state, payment.currency, payment.refunded, payment.clawed) == ("part_refunded", "KES", 4_000, 4)
+    assert "A refund was told as 10000 UGX in minor units" in payment.note and page.has(6)
+
+
+def test_a_refund_in_another_currency_under_a_link(page: Page) -> None:
+    """It was told before the link was known to be the payment's."""
+    checkout = page.checkout()
+    page.callback(checkout)
+    page.take_back(10_000, "L1", currency="UGX")
+    page.callback(checkout, link="L1")
+    payment = page.named()
+    assert (payment.state, payment.refunded, payment.link) == ("paid", 0, "L1") and page.has(10)
+    assert "UGX" in payment.note
+
+
+def test_all_of_a_payment_in_another_currency(page: Page) -> None:
+    """Has no amount to show."""
+    page.callback(page.checkout())
+    page.take_back(None, currency="UGX")
+    assert page.has(10) and "A refund was told as UGX in minor units" in page.named().note

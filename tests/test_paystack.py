@@ -241,6 +241,9 @@ async def test_refunds_are_counted_in_all(here: World) -> None:
     notice = await told(gateway, "refund.processed", second)
     assert notice.said == Refunded("paystack", CHECKOUT, 4_000, "KES")
     assert notice.key == f"refund.processed:{second['refund_reference']}"
+    here.cards.paystack_gives_back(CHECKOUT, 9_000)
+    here.cards.refunds[-1]["currency"] = "NGN"
+    assert (await told(gateway, "refund.processed", second)).said == Refunded("paystack", CHECKOUT, 4_000, "KES")
 
 
 async def test_a_refund_that_paystack_does_not_list_counts_alone(here: World) -> None:

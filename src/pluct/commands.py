@@ -214,6 +214,7 @@ class TakeBack(msgspec.Struct, frozen=True, gc=False):
     refunded: int | None
     event: PaymentEvent
     clawback: Clawback
+    currency: str | None = None  # None: the payment's
     claims: tuple[Once, ...] = ()
 
 

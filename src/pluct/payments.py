@@ -122,6 +122,8 @@ def _receive(view: View, command: Receive, now: int) -> Booked:
         checkout = checkout or view.checkouts.get(payment.checkout_id or "")
         if payment.state in ("unmatched", "review"):
             payment = _decided(view, draft, payment, checkout, command)
+        for each in found:
+            payment = _noted(payment, _went_back(each, command.currency)[1])
         if checkout is not None:
             checkout = _moved_on(checkout, payment)
     if checkout is not None:
@@ -186,10 +188,11 @@ def _conflict(payment: Payment, doubles: list[Payment], command: Receive, checko
 def _told(payment: Payment, command: Receive, checkout: Checkout | None, at: int) -> Payment:
     """The payment with what is new of it."""
     if not payment.amount:
+        refunded, _ = _went_back(payment, command.currency)
         said = checkout.price if command.amount is None and checkout is not None else command.amount or 0
         payment = replace(
             payment, amount=said, currency=command.currency, at=at, confirmed=False,
-            refunded=min(payment.refunded, said) if said else payment.refunded,
+            refunded=min(refunded, said) if said else refunded,
         )  # fmt: skip
     typed = (command.code or "") if command.typed else None
     return replace(
@@ -210,6 +213,7 @@ def _joined(view: View, draft: Draft, payment: Payment, double: Payment, clawbac
 
     If both were credited (one by its receipt, one because its checkout was paid), the second is taken back.
     """
+    double = replace(double, refunded=_went_back(double, payment.currency)[0])
     if double.settled:
         double = in_line(draft, replace(double, refunded=double.amount), clawback)
     payment = replace(
@@ -337,13 +341,33 @@ def _minted(draft: Draft, payment: Payment, buys: Bought, command: Receive | Ass
 def _take_back(view: View, command: TakeBack, now: int) -> Booked:
     before = _named(view, command, now)
     refunded = ALL_OF_IT if command.refunded is None else command.refunded
+    draft = Draft(view, command.user_id, now)
+    if command.currency is not None and before.currency not in ("", command.currency):
+        return _book(view, draft, before, _noted(before, _refund(refunded, command.currency)), command.event, now)
     if before.amount:
         refunded = min(refunded, before.amount)
-    draft = Draft(view, command.user_id, now)
-    payment = replace(before, refunded=max(before.refunded, refunded))
+    payment = replace(
+        before, refunded=max(before.refunded, refunded), currency=before.currency or command.currency or ""
+    )
     if payment.settled:
         payment = in_line(draft, payment, command.clawback)
     return _book(view, draft, before, payment, command.event, now)
+
+
+def _refund(refunded: int, currency: str) -> str:
+    """That a refund is in another currency than its payment."""
+    much = "" if refunded == ALL_OF_IT else f"{refunded} "
+    return f"A refund was told as {much}{currency} in minor units; it takes nothing back."
+
+
+def _went_back(payment: Payment, currency: str) -> tuple[int, str]:
+    """What went back of a payment, now that its money turns out to be in this currency; and what was told in another.
+
+    Of a refund that comes before its money only the currency of the refund is known.
+    """
+    if payment.amount or not payment.refunded or payment.currency in ("", currency):
+        return payment.refunded, ""
+    return 0, _refund(payment.refunded, payment.currency)
 
 
 def _dispute(view: View, command: Dispute, now: int) -> Booked:

@@ -221,6 +221,7 @@ class Paystack:
         found = table(await self._transaction(reference))
         listed = await self._listed(word(found.get("id")), reference)
         currency = currency or currency_of(found.get("currency"))
+        listed = [row for row in listed if row.get("currency") is None or currency_of(row["currency"]) == currency]
         all_listed = sum(_amount(row.get("amount"), currency) or 0 for row in listed)
         amount = max(_amount(data.get("amount"), currency) or 0, all_listed)
         if amount:
