@@ -310,6 +310,37 @@ async def test_a_refund_keeps_its_currency_on_the_way(place: Path | str) -> None
             assert payment is not None and payment.state == state and "4000 UGX" in payment.note
 
 
+@pytest.mark.anyio
+async def test_money_is_known_by_the_checkouts_own_reference(place: Path | str) -> None:
+    """Where nothing else says whose it is; at another gateway it is another's."""
+    clock = Clock(AT)
+    async with cashing(place, clock) as cashier:
+        await begun(cashier, checkout(clock))
+        for gateway, reference, state in (
+            ("stripe", "ws_CO_1", "unmatched"), ("daraja", "ws_CO_2", "unmatched"), ("daraja", "ws_CO_1", "paid"),
+        ):  # fmt: skip
+            name = f"{gateway} {reference}"
+            said = Paid(MPESA, name, 10_000, "KES")
+            await cashier.hear(gateway, Notice(name, "paid", b"{}", said, checkout_reference=reference))
+            payment = await cashier._store.find_payment(MPESA, name)
+            assert payment is not None and payment.state == state
+        assert (await cashier.checkout(checkout(clock).id)).state == "paid"
+
+
+@pytest.mark.anyio
+async def test_a_checkout_paid_with_nothing_is_looked_at(place: Path | str) -> None:
+    """It does not go on waiting, and the money that comes after all counts."""
+    clock = Clock(AT)
+    async with cashing(place, clock) as cashier:
+        await begun(cashier, checkout(clock))
+        for amount, state, note in ((0, "review", "Nothing was paid."), (10_000, "paid", "")):
+            said = Paid(MPESA, RECEIPT, amount, "KES", checkout_id=checkout(clock).id)
+            await cashier.hear("daraja", Notice(f"paid {amount}", "paid", b"{}", said))
+            payment = await cashier._store.find_payment(MPESA, RECEIPT)
+            assert payment is not None and (payment.state, payment.note) == (state, note)
+            assert (await cashier.checkout(checkout(clock).id)).state == state
+
+
 # People
 
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -217,9 +218,26 @@ async def test_money_for_no_checkout_of_ours_is_not_lost() -> None:
     assert isinstance(said, Paid) and (said.checkout_id, said.code, said.typed) == (None, "PHK7Q2M4", False)
 
 
+async def test_money_without_code_and_id_is_known_by_its_session() -> None:
+    """Only then: a session of another name that carries our id still counts for it."""
+    notice = await told(event("checkout.session.completed", SESSION | {"metadata": {}, "client_reference_id": None}))
+    assert isinstance(notice.said, Paid) and notice.checkout_reference == notice.said.reference == "cs_1"
+    for more in ({}, {"metadata": {}}, {"client_reference_id": None}, {"payment_status": "unpaid"}):
+        assert (await told(event("checkout.session.completed", SESSION | more))).checkout_reference is None
+
+
+@pytest.mark.parametrize("nothing", [0, "0"])
+async def test_a_session_paid_with_nothing(nothing: Any) -> None:
+    """Is told for a checkout of ours, which asked for more; for no checkout it means nothing."""
+    notice = await told(event("checkout.session.completed", SESSION | {"amount_total": nothing}))
+    assert notice.said == msgspec.structs.replace(PAID, amount=0)
+    bare = await told(event("checkout.session.completed", SESSION | {"amount_total": nothing, "metadata": {}}))
+    assert bare.said is None and bare.note
+
+
 @pytest.mark.parametrize("change", [
-    {"amount_total": 0}, {"amount_total": -5}, {"amount_total": 10.5}, {"amount_total": "x"}, {"amount_total": None},
-    {"amount_total": True}, {"amount_total": 10**30}, {"amount_total": 10**15 + 1},
+    {"amount_total": False}, {"amount_total": -5}, {"amount_total": 10.5}, {"amount_total": "x"}, {"amount_total": []},
+    {"amount_total": None}, {"amount_total": True}, {"amount_total": 10**30}, {"amount_total": 10**15 + 1},
     {"currency": "k"}, {"currency": None}, {"currency": 7},
     {"id": None}, {"id": "a b"}, {"id": ["cs_1"]}, {"currency": "ugx", "amount_total": 10_050},
 ])  # fmt: skip

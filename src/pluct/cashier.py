@@ -295,7 +295,7 @@ class Cashier:
     async def _paid(self, notice: Notice, said: Paid, event: PaymentEvent) -> Command:
         """Money for a checkout, for a payment's user, or for nobody knows whom."""
         claims = (once_by_event(event.gateway, event.key),)
-        checkout = await self._paid_for(said)
+        checkout = await self._paid_for(said, event.gateway, notice.checkout_reference)
         if checkout is not None and _of_another(checkout, notice):
             return Note("", event, claims)
         user_id = "" if checkout is None else checkout.user_id
@@ -314,9 +314,11 @@ class Cashier:
             notice.checkout_reference, claims,
         )  # fmt: skip
 
-    async def _paid_for(self, said: Paid) -> Checkout | None:
+    async def _paid_for(self, said: Paid, gateway: str, reference: str | None) -> Checkout | None:
         if said.checkout_id is not None:
             return await self._store.checkout(said.checkout_id)
+        if said.code is None and reference is not None:
+            return await self._store.checkout_by_reference(gateway, reference)
         code = None if said.code is None else payment_codes.normalise(said.code)
         return None if code is None else await self._store.checkout_by_code(code)
 

@@ -241,7 +241,8 @@ def _decided(view: View, draft: Draft, payment: Payment, checkout: Checkout | No
     if not command.user_id:
         return replace(payment, note="No checkout is known that it pays for.")
     if not payment.amount:
-        return replace(payment, state="review", note="The gateway did not say how much was paid.")
+        note = "The gateway did not say how much was paid." if command.amount is None else "Nothing was paid."
+        return replace(payment, state="review", note=note)
     if not payment.confirmed:
         return replace(payment, state="review", note="It waits for the gateway's own confirmation.")
     if checkout is not None and payment.code is None and not _fits(payment, checkout):

@@ -26,12 +26,13 @@ class Paid(msgspec.Struct, frozen=True, tag="paid"):
     `reference` is the once-only key within `namespace` (an M-Pesa receipt, a Stripe session); None if the gateway said
     only that a checkout is paid, and the receipt is still to come. `link` is another id by which later refunds and
     disputes name the payment (a Stripe payment intent). Which checkout it belongs to is said by `checkout_id` (ours,
-    given to the gateway) or by `code` (a payment code as a person typed it, in any spelling).
+    given to the gateway) or by `code` (a payment code as a person typed it, in any spelling); by neither, it is the one
+    that has the notice's `checkout_reference`.
     """
 
     namespace: str
     reference: str | None
-    amount: int | None  # None: the gateway did not say; it is the checkout's
+    amount: int | None  # None: the gateway did not say; it is the checkout's. 0: nothing, so it is reviewed
     currency: str
     link: str | None = None
     checkout_id: str | None = None

@@ -168,7 +168,10 @@ class Stripe:
             note = "The event is of the other mode (live or test) than STRIPE_SECRET_KEY."
             return Received((notice(self._privacy, _KEPT, f"{key}:mode", kind, event, None, note),))
         said, note = _read(kind, table(table(event.get("data")).get("object")), time_ms(event.get("created")))
-        return Received((notice(self._privacy, _KEPT, key, kind, event, said, note),))
+        told = notice(self._privacy, _KEPT, key, kind, event, said, note)
+        if isinstance(said, Paid) and said.checkout_id is None and said.code is None:  # then the session says whose
+            told = msgspec.structs.replace(told, checkout_reference=said.reference)
+        return Received((told,))
 
     def _authenticate(self, signature: bytes, body: bytes) -> None:
         """`t=…,v1=…[,v1=…]`: HMAC-SHA256 of the time, a point and the body."""
@@ -244,6 +247,8 @@ def _paid(found: dict[str, Any], checkout_id: str | None, at: int | None) -> tup
     if found.get("payment_status") != "paid" or found.get("mode", "payment") != "payment":
         return None, "The session is not a paid one."
     amount = None if currency is None else _from_stripe(found.get("amount_total"), currency)
+    if checkout_id is not None and word(found.get("amount_total")) == "0":
+        amount = 0  # paid with nothing: not the price, so somebody looks at it
     if session is None or currency is None or amount is None:
         return None, "The session names no id, no amount above zero or no currency."
     code = word(found.get("client_reference_id")) if checkout_id is None else None
