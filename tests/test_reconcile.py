@@ -5,15 +5,17 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from conftest import Pluct
+from console_client import Browser
 from paying import Paying, paying
 from pluct.errors import InvalidRequest
-from pluct.mpesa_statement import Line, Unreadable, read
+from pluct.mpesa_statement import NAIROBI, Line, Unreadable, read
 from postgres import fresh_database
 
 HEADER = (
@@ -175,6 +177,41 @@ def test_every_line_is_explained(make_pluct: Callable[..., Pluct], place: dict[s
         assert "cannot be read" in missing.stderr
         (world.engine.folder / "none.csv").write_text("a,b\n")
         assert "Receipt No." in world.engine.run("payments", "reconcile", "none.csv", exit_code=1).stderr
+
+
+def test_what_was_paid_by_query_alone_is_seen(make_pluct: Callable[..., Pluct], place: dict[str, str]) -> None:
+    """Credits without a receipt are in the ledger only, within the statement's period, until a line brings theirs."""
+    with paying(make_pluct, "none", **place) as world:
+        codes = {}
+        for user in ("amina", "juma"):
+            checkout = world.buy(user)
+            codes[user] = world.becomes(checkout["checkoutId"], "paid")["paymentCode"]
+        assert [payment["credits"] for payment in world.payments()] == [10, 10]
+        at = datetime.now(NAIROBI)
+        around = [line(f"SLK4H7R2C{day}", out="5", at=(at + timedelta(day - 1)).isoformat()) for day in (0, 2)]
+        path = world.engine.folder / "statement.csv"
+        path.write_text("\n".join([HEADER, *around]))
+        found = world.engine.json("payments", "reconcile", "statement.csv")["oursOnly"]
+        assert {row["userId"] for row in found} == set(codes)
+        assert {(row["receipt"], row["ours"], row["state"]) for row in found} == {(None, "100.00", "paid")}
+        assert {row["note"] for row in found} == {"Paid by query; no receipt yet."}
+        shown = world.engine.run("payments", "reconcile", "statement.csv", COLUMNS="200").stdout
+        assert "Paid by query" in shown and "│ –" in shown and "None" not in shown
+        browser = Browser(world.engine.url)
+        browser.sign_in(world.operator)
+        browser.get("/reconcile")
+        page = browser.client.post(
+            "/console/reconcile", data=browser.fields("/reconcile"), files={"statement": path.read_bytes()}
+        ).text
+        assert "Paid by query" in page and f'{found[0]["paymentId"]}">–</a>' in page and "None" not in page
+        brought = line("SLK4H7R2Q1", "100.00", account=codes["amina"], at=at.isoformat())
+        path.write_text("\n".join([HEADER, *around, brought]))
+        applied = world.engine.json("payments", "reconcile", "statement.csv", "--apply")
+        assert [row["userId"] for row in applied["oursOnly"]] == ["juma"]
+        assert [row["userId"] for row in applied["providerOnly"]] == ["amina"] and len(world.payments()) == 2
+        assert world.engine.available("amina") == 10
+        path.write_text("\n".join([HEADER, around[0]]))  # a statement of another time
+        assert world.engine.json("payments", "reconcile", "statement.csv")["oursOnly"] == []
 
 
 LONG = """

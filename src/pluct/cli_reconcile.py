@@ -43,8 +43,9 @@ def reconcile(statement: Path, apply: bool, as_json: bool) -> None:
     """Compare an M-Pesa organisation statement (CSV, as the portal exports it) with the ledger.
 
     Every line ends in one of six kinds: matched, another amount, only in the statement, only in the ledger (within the
-    statement's own period), reversed, ignored. Without --apply nothing is changed. With it, payments that only the
-    statement has come in through the same once-only key as a callback: credited if their code is known, else unmatched.
+    statement's own period; without a receipt if M-Pesa said "paid" only when it was asked), reversed, ignored. Without
+    --apply nothing is changed. With it, payments that only the statement has come in through the same once-only key as
+    a callback: credited if their code is known, else unmatched.
     """
     with_cashier(lambda cashier: _run(cashier, statement, apply, as_json), makes=apply)
 
@@ -115,7 +116,7 @@ def _print_rows(work: Reconciliation, kind: Kind, applied: bool) -> None:
 
 def _cells(row: Row) -> list[str]:
     return [
-        plain(row.receipt), "" if row.line is None else str(row.line), (row.at or "")[:16].replace("T", " "),
+        plain(row.receipt or "–"), "" if row.line is None else str(row.line), (row.at or "")[:16].replace("T", " "),
         row.amount or "–", row.ours or "–", plain(row.account or ""), plain(row.user_id or ""), plain(row.note or ""),
     ]  # fmt: skip
 

@@ -29,7 +29,7 @@ GATEWAY = "daraja"
 class Row(msgspec.Struct, rename="camel", omit_defaults=True):
     """One finding. `amount` is M-Pesa's, `ours` the ledger's; decimal strings. `note` says what to think of it."""
 
-    receipt: str
+    receipt: str | None  # always said: None if the ledger does not know it yet
     line: int | None = None  # of the file
     at: str | None = None
     amount: str | None = None
@@ -148,17 +148,25 @@ class Reconciliation:
         self._keep("reversed", undone, line.withdrawn)
 
     async def _ours(self) -> None:
-        """Payments that the ledger has in the statement's period, and that no line names."""
+        """Payments that the ledger has in the statement's period, and that no line names.
+
+        One that M-Pesa told of only when it was asked has no receipt that a line could name: it is credited, so it is
+        among them until a line, or a callback, brings its receipt.
+        """
         if self.begin is None or self.end is None:
             return
         after = ""
         while page := await self._cashier.payments_at(MPESA, self.begin, self.end + 999, after, CHUNK):
             self._found.execute("BEGIN")
             for payment in page:
-                if payment.reference is None or not payment.amount or payment.state in ("failed", "written_off"):
+                if not payment.amount or payment.state in ("failed", "written_off"):
                     continue
-                if self._is_new(payment.reference):
-                    row = Row(payment.reference, at=rfc3339(payment.at), note="M-Pesa's statement does not have it.")
+                if payment.reference is None:
+                    note = "Paid by query; no receipt yet." if payment.settled else None
+                else:
+                    note = "M-Pesa's statement does not have it." if self._is_new(payment.reference) else None
+                if note is not None:
+                    row = Row(payment.reference, at=rfc3339(payment.at), note=note)
                     _show(row, payment)
                     self._keep("oursOnly", row, payment.amount)
             self._found.execute("COMMIT")
