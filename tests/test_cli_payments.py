@@ -41,6 +41,8 @@ def test_programs_are_told_what_the_routes_answer(world: Paying) -> None:
     assert said(page) == route("/v1/payments", state="unmatched", gateway="daraja", limit="1")
     rest = engine.json("payments", "list", "--limit", "1", "--cursor", page["nextCursor"])
     assert [payment["reference"] for payment in rest["payments"]] == ["SLK4H7R2T0"]
+    for option, sentence in (("--cursor", "not one that a page of payments"), ("--gateway", "one of daraja, stripe")):
+        assert sentence in engine.run("payments", "list", option, "zzz", exit_code=1).stderr
     first, second = rest["payments"][0]["id"], page["payments"][0]["id"]
     assert said(engine.json("payments", "show", first)) == route(f"/v1/payments/{first}")
     assigned = engine.json("payments", "assign", first, "juma", "--reason", "showed the message")

@@ -339,7 +339,7 @@ def test_who_may_look(engine: Pluct) -> None:
     """Operators; and the parameters are checked."""
     operator = engine.key("operator")
     refused(engine.client.get("/v1/events", headers=engine.key("service")), 403, "forbidden")
-    for query in ({"state": "lost"}, {"limit": "0"}, {"limit": "201"}, {"cursor": ""}):
+    for query in ({"state": "lost"}, {"limit": "0"}, {"limit": "201"}, {"cursor": ""}, {"cursor": "zzz"}):
         refused(engine.client.get("/v1/events", params=query, headers=operator), 400, "invalid_request")
     engine.funded(1)
     engine.funded(1)

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from conftest import Pluct, refused, until
-from pluct.live_log import SHOWN_MAX, UNREAD_BYTES_MAX, WATCHERS_MAX, Filter, _Watcher
+from pluct.live_log import OUTCOMES, SHOWN_MAX, UNREAD_BYTES_MAX, WATCHERS_MAX, Filter, _Watcher
 from pluct.observe import Event
 from postgres import fresh_database
 
@@ -123,11 +123,19 @@ def test_a_watcher_says_what_to_show(make_pluct: Make, query: dict[str, str], sh
 
 
 def test_what_cannot_be_asked_is_refused(engine: Pluct) -> None:
-    """Only operators may; a filter is a text."""
+    """Only operators may; a filter is a text, and an outcome one that there is."""
     refused(engine.client.get("/v1/log", headers=engine.key("service")), 403, "forbidden")
     refused(engine.client.get("/v1/log"), 401, "unauthorized")
     for query in ({"user": ""}, {"route": "x" * 201}, {"outcome": ""}):
         refused(engine.client.get("/v1/log", params=query, headers=engine.key("operator")), 400, "invalid_request")
+    with engine.client.stream("GET", "/v1/log?outcome=zz", headers=engine.key("operator")) as answer:
+        assert answer.status_code == 400
+        answer.read()
+    refused(answer, 400, "invalid_request")
+    for one in ("ok", "refused", "failed", "insufficient_credits"):
+        assert one in answer.json()["detail"]
+    said = engine.run("log", "--follow", "--outcome", "zz", "--url", engine.url, exit_code=1).stderr
+    assert "outcome must be one of ok, refused, failed" in said
     head = engine.client.head("/v1/log", headers=engine.key("operator"))
     assert (head.status_code, head.headers["content-type"], head.content) == (200, "text/event-stream", b"")
 
@@ -193,6 +201,7 @@ def test_which_outcome_an_event_is() -> None:
     event = Event("", "", "GET", "/x", 503, 1.0, "unavailable")
     assert Filter(outcome="failed").matches(event) and Filter(outcome="unavailable").matches(event)
     assert not Filter(outcome="refused").matches(event) and not Filter(user="amina").matches(event)
+    assert {"ok", "rate_limited", "internal", "stale"} < set(OUTCOMES) and len(set(OUTCOMES)) == len(OUTCOMES)
 
 
 def _interruptible() -> None:

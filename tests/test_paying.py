@@ -9,6 +9,7 @@ import pytest
 
 from conftest import Pluct, refused, until
 from paying import PATH_TOKEN, Paying, paying
+from pluct.gateways.configured import NAMES
 from postgres import fresh_database
 
 Make = Callable[..., Pluct]
@@ -232,10 +233,35 @@ def test_payments_come_in_pages(world: Paying) -> None:
             break
     assert found == [f"SLK4H7R2T{number}" for number in (4, 3, 2, 1, 0)]
     assert world.payments(gateway="stripe") == [] and world.payments(state="paid") == []
-    for query in ({"state": "lost"}, {"limit": "0"}, {"gateway": "\x00"}):
-        assert world.engine.client.get("/v1/payments", params=query, headers=world.operator).status_code == 400
+    for name in NAMES:  # also those that are not set up here
+        assert len(world.payments(gateway=name)) == (5 if name == "daraja" else 0)
+    for query in ({"state": "lost"}, {"limit": "0"}, {"gateway": "\x00"}, {"gateway": "claim"}, {"gateway": "zzz"}):
+        answer = world.engine.client.get("/v1/payments", params=query, headers=world.operator)
+        refused(answer, 400, "invalid_request")
+    assert "must be one of daraja, stripe" in answer.json()["detail"]
     assert world.engine.client.get("/v1/payments").status_code == 401
     assert world.engine.client.get("/v1/payments", headers=world.engine.key("service")).status_code == 403
+
+
+def test_a_cursor_that_no_page_gave_is_refused(world: Paying) -> None:
+    """On every list alike; one that a page gave is good whatever has become of its payment since."""
+    get, operator = world.engine.client.get, world.operator
+    for number in range(3):
+        world.type_in("WRONG", "100", f"SLK4H7R2T{number}")
+        world.engine.post("/v1/credits/request", {"userId": "amina", "reason": "x", "reference": f"{number}"})
+    for path in ("/v1/payments", "/v1/credits/requests", "/v1/events"):
+        for cursor in ("zzz", "0", "01a211c7-dbbf-7598-b70f-48c76822ebc9"):
+            answer = get(path, params={"cursor": cursor}, headers=operator)
+            refused(answer, 400, "invalid_request")
+            assert "cursor is not one that a page" in answer.json()["detail"]
+    for path, name in (("/v1/payments", "payments"), ("/v1/credits/requests", "requests")):
+        first = get(path, params={"limit": "1"}, headers=operator).json()
+        rest = get(path, params={"cursor": first["nextCursor"]}, headers=operator).json()
+        assert len(first[name]) == 1 and len(rest[name]) == 2
+    newest, next_one, oldest = (payment["id"] for payment in world.payments())
+    world.settle({"id": next_one}, "write-off", reason="sent back")
+    page = world.payments(state="unmatched", cursor=next_one)
+    assert [payment["id"] for payment in page] == [oldest] and newest != oldest
 
 
 # Above confirm_above, and claims

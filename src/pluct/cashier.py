@@ -45,6 +45,7 @@ from pluct.errors import (
     Unavailable,
 )
 from pluct.gateways import MPESA, Credited, Disputed, Failed, Gateway, Notice, Paid, Pending, Refunded
+from pluct.gateways.configured import NAMES
 from pluct.gateways.privacy import Privacy, phone_number
 from pluct.model import Booked, CheckedOut, Checkout, CheckoutState, Noted, Outcome, Pack, Payment, PaymentEvent
 from pluct.model import PaymentState as State
@@ -399,6 +400,8 @@ class Cashier:
     async def requests(self, limit: int, cursor: str | None) -> tuple[list[Request], str | None]:
         """A page of what users said they had paid and what was not credited at once, newest first."""
         found = await self._store.claims(limit + 1, cursor)
+        if cursor is not None and (not found or found[0].id != cursor):
+            raise InvalidRequest("cursor is not one that a page of requests gave.")
         following = found[limit].id if len(found) > limit else None
         page = []
         for event in found[:limit]:
@@ -455,9 +458,24 @@ class Cashier:
         self, state: State | None, gateway: str | None, limit: int, cursor: str | None
     ) -> tuple[list[tuple[Payment, list[PaymentEvent]]], str | None]:
         """A page of payments with what was said of each, newest first, and the cursor of the next page."""
+        found, following = await self.payments_page(state, gateway, limit, cursor)
+        return [(payment, await self._store.payment_events([payment.id])) for payment in found], following
+
+    async def payments_page(
+        self, state: State | None, gateway: str | None, limit: int, cursor: str | None
+    ) -> tuple[list[Payment], str | None]:
+        """A page of payments, newest first, and the cursor of the next page.
+
+        A gateway that is not set up any more still has its payments, so every one that there can be is taken.
+        """
+        known = dict.fromkeys((*NAMES, *self.gateways))
+        if gateway is not None and gateway not in known:
+            raise InvalidRequest(f"gateway must be one of {', '.join(known)}.")
+        # Whatever has become of the payment since: it may not be in that state any more.
+        if cursor is not None and await self._store.payment(cursor) is None:
+            raise InvalidRequest("cursor is not one that a page of payments gave.")
         found = await self._store.payments(state, gateway, limit + 1, cursor)
-        following = found[limit].id if len(found) > limit else None
-        return [(payment, await self._store.payment_events([payment.id])) for payment in found[:limit]], following
+        return found[:limit], found[limit].id if len(found) > limit else None
 
     async def waiting(self) -> dict[str, int]:
         """How many payments wait for an operator, by state; each is counted up to `WAITING_MAX`."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from pluct.errors import EventNotFound
+from pluct.errors import EventNotFound, InvalidRequest
 from pluct.model import Letter, LetterState
 from pluct.outbox import Outbox, Subscription
 from pluct.stores import Store
@@ -145,6 +145,10 @@ async def page(
     store: Store, state: LetterState | None, limit: int, cursor: str | None
 ) -> tuple[list[Letter], str | None]:
     """A page of letters, newest first, and the cursor of the next page."""
+    if cursor is not None:  # the letter itself, whatever state it is in by now
+        named = await store.letters(None, 1, cursor)
+        if not named or named[0].id != cursor:
+            raise InvalidRequest("cursor is not one that a page of events gave, or its event is not kept any more.")
     found = await store.letters(state, limit + 1, cursor)
     return found[:limit], found[limit].id if len(found) > limit else None
 

@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Callable
 
 import msgspec
 
-from pluct.errors import PluctError, Unavailable
+from pluct.errors import InvalidRequest, PluctError, SetupError, Unavailable
 from pluct.observe import Event, Observer
 from pluct.stores import SharedLog, Store
 
@@ -36,12 +36,25 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(list[Event]).decode
 
 
+def _codes(error: type[PluctError]) -> set[str]:
+    return {error.code}.union(*map(_codes, error.__subclasses__()))
+
+
+#: What there can be of an outcome: how it went on the whole, or the code of an error.
+OUTCOMES = ("ok", "refused", "failed", *sorted(_codes(PluctError) - {SetupError.code}))
+
+
 class Filter(msgspec.Struct, frozen=True):
     """Which events: of a user, of a route, of an outcome (`ok`, `refused`, `failed`, or a code)."""
 
     user: str | None = None
     route: str | None = None
     outcome: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no event can be: nothing would ever be shown, and nobody would know why."""
+        if self.outcome is not None and self.outcome not in OUTCOMES:
+            raise InvalidRequest(f"outcome must be one of {', '.join(OUTCOMES)}.")
 
     def matches(self, event: Event) -> bool:
         """Whether this event is one."""

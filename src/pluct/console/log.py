@@ -27,8 +27,9 @@ async def show(engine: Engine, page: Page) -> Response:
 
 async def stream(engine: Engine, page: Page) -> Response:
     """Server-Sent Events, for as long as somebody watches who is signed in."""
+    asked = _filter(page)
     page.live.require_room()
-    events = _while_signed_in(page.live.watch(_filter(page)), page.still_signed_in)
+    events = _while_signed_in(page.live.watch(asked), page.still_signed_in)
     return StreamingResponse(events, 200, HEADERS, "text/event-stream")
 
 

@@ -19,9 +19,8 @@ async def find(engine: Engine, page: Page) -> Response:
     state = page.query.get("state") or None
     if state is not None and state not in STATES:
         raise InvalidRequest(f"There are no such payments; look for {', '.join(STATES)}.")
-    found = await engine.store.payments(cast(PaymentState | None, state), None, PAGE + 1, page.cursor)
-    following = found[PAGE].id if len(found) > PAGE else None
-    return page.show("payments.html", state=state, states=STATES, found=found[:PAGE], following=following)
+    found, following = await page.cashier.payments_page(cast(PaymentState | None, state), None, PAGE, page.cursor)
+    return page.show("payments.html", state=state, states=STATES, found=found, following=following)
 
 
 async def show(engine: Engine, page: Page) -> Response:

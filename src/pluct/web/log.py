@@ -26,8 +26,9 @@ def following(live: LiveLog) -> Handler:
     async def follow(engine: Engine, call: Call) -> Answer:
         """Requests of all processes as they are answered, as Server-Sent Events."""
         query: LogQuery = call.query
+        filter = Filter(query.user, query.route, query.outcome)
         live.require_room()
-        stream = live.watch(Filter(query.user, query.route, query.outcome))
+        stream = live.watch(filter)
         return Answer(None, content_type=b"text/event-stream", stream=stream)
 
     return follow
