@@ -186,7 +186,10 @@ def test_what_was_paid_by_query_alone_is_seen(make_pluct: Callable[..., Pluct], 
         for user in ("amina", "juma"):
             checkout = world.buy(user)
             codes[user] = world.becomes(checkout["checkoutId"], "paid")["paymentCode"]
-        assert [payment["credits"] for payment in world.payments()] == [10, 10]
+        assert [(payment["credits"], payment["reference"]) for payment in world.payments()] == [(10, None)] * 2
+        by_program = world.engine.json("payments", "list")["payments"]
+        shown_alone = world.engine.json("payments", "show", by_program[0]["id"])
+        assert by_program == world.payments() and shown_alone["reference"] is None
         at = datetime.now(NAIROBI)
         around = [line(f"SLK4H7R2C{day}", out="5", at=(at + timedelta(day - 1)).isoformat()) for day in (0, 2)]
         path = world.engine.folder / "statement.csv"

@@ -145,7 +145,7 @@ class EventAnswer(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=Tr
 
 
 class PaymentAnswer(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):
-    """A payment with what was said of it. `note` says why it is where it is."""
+    """A payment with what was said of it. `note` says why it is where it is; `reference` is null until it is known."""
 
     id: str
     gateway: str
@@ -156,7 +156,7 @@ class PaymentAnswer(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=
     at: str
     events: list[EventAnswer]
     note: str
-    reference: str | None = None
+    reference: str | None
     user_id: str | None = None
     checkout_id: str | None = None
     code: str | None = None
