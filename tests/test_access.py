@@ -140,7 +140,7 @@ def test_every_route_has_its_row() -> None:
 def test_a_route_lets_in_its_roles_only(
     request: pytest.FixtureRequest, mode: str, method: str, path: str, caller: str
 ) -> None:
-    """Nobody is 401, a key of another role 403; whoever is let in gets past the door."""
+    """Nobody is 401, a key of another role 403, a user too where they are known; who is let in gets past the door."""
     engine: Pluct = request.getfixturevalue("believing" if mode == "open" else "strict")
     headers: Keys = request.getfixturevalue("believed" if mode == "open" else "known")
     assert engine.fund("amina", 1).status_code == 200
@@ -149,12 +149,28 @@ def test_a_route_lets_in_its_roles_only(
     let_in = ROLES[method, path][mode == "token"]
     if caller in let_in:
         assert answer.status_code not in (401, 403), answer.text
-    elif caller in ("nobody", "user") or let_in == {"user"}:
+    elif caller == "nobody" or (caller == "user" and mode == "open") or let_in == {"user"}:
         assert answer.status_code == 401 and "error" in answer.json(), answer.text
     else:
         assert answer.status_code == 403 and "error" in answer.json(), answer.text
     if path.startswith("/v1") and answer.status_code in (401, 403):
         refused(answer, answer.status_code, {401: "unauthorized", 403: "forbidden"}[answer.status_code])
+
+
+def test_a_user_where_a_key_is_asked_for(strict: Pluct, believing: Pluct) -> None:
+    """Is known, and has the wrong role; with a bad token they are nobody, and in `open` mode it is no key."""
+    path, good = "/v1/wallets/amina", user_token("amina")
+    answer = strict.client.get(path, headers=good)
+    refused(answer, 403, "forbidden")
+    assert answer.json()["detail"] == "This needs a key with the role service or operator; this one is user."
+    token = good["Authorization"].removeprefix("Bearer ")
+    bad = [token[:-4] + "AAAA", "x.y.z", "..", signed({"sub": "amina", "exp": 1}, USER_TOKEN_SECRET)]
+    for headers in [*({"Authorization": f"Bearer {one}"} for one in bad), {"X-API-Key": token}]:
+        refused(strict.client.get(path, headers=headers), 401, "unauthorized")
+    assert strict.client.get(path, headers=good | strict.key("service")).status_code in (200, 404)
+    key = strict.key("service")["Authorization"].removeprefix("Bearer ")
+    assert strict.client.get(path, headers=good | {"X-API-Key": key}).status_code in (200, 404)
+    refused(believing.client.get(path, headers=good), 401, "unauthorized")
 
 
 def test_a_key_may_come_in_either_header(believing: Pluct) -> None:

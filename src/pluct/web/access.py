@@ -1,10 +1,11 @@
 """Who asks, and whether they may: keys, the webhook secret, user tokens, and ids as the contract takes them."""
 
 import hmac
+from contextlib import suppress
 
 from pluct.commands import Once, once, text
 from pluct.engine import Engine
-from pluct.errors import Forbidden, InvalidRequest, Unauthorized
+from pluct.errors import Forbidden, InvalidRequest, Unauthorized, Unavailable
 from pluct.identity import Identity
 from pluct.web.endpoint import ANYONE, Call, Caller, Door
 
@@ -60,15 +61,29 @@ class Access:
                 raise Unauthorized
             caller = Caller("webhook", "mint")
         else:
-            secret = call.headers.get(b"x-api-key", b"").decode("latin-1") or _bearer(call)
-            if not secret:
-                raise Unauthorized("An API key is required: Authorization: Bearer <key>.")
-            key = await engine.api_key(secret)
-            await engine.limits.request(key.id)
-            caller = Caller("key:" + key.id, key.role, None, key)
+            secret = call.headers.get(b"x-api-key", b"").decode("latin-1")
+            bearer = None if secret else _bearer(call)
+            caller = await self._mistaken_user(bearer) or await _holder(engine, secret or bearer)
         if caller.role not in roles:
             raise Forbidden(f"This needs a key with the role {' or '.join(roles)}; this one is {caller.role}.")
         return caller
+
+    async def _mistaken_user(self, bearer: str | None) -> Caller | None:
+        """The user whose token is shown where a key is asked for; None if it is no good token, or tokens are none."""
+        if self._open or bearer is None or bearer.count(".") != 2:
+            return None
+        with suppress(Unauthorized, Unavailable):  # nobody known: it is looked at as a key, and is none
+            return Caller("user:" + await self._identity.user_of(bearer), "user")
+        return None
+
+
+async def _holder(engine: Engine, secret: str | None) -> Caller:
+    """Whose key this is."""
+    if not secret:
+        raise Unauthorized("An API key is required: Authorization: Bearer <key>.")
+    key = await engine.api_key(secret)
+    await engine.limits.request(key.id)
+    return Caller("key:" + key.id, key.role, None, key)
 
 
 def _bearer(call: Call) -> str | None:
