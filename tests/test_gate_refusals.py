@@ -1,6 +1,7 @@
 """What the gate does not let through: no ticket, no good one, and requests that two servers might read differently."""
 
 import json
+from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 
 import pytest
@@ -34,6 +35,37 @@ def test_what_is_no_ticket_is_refused(world: World, header: str) -> None:
     """Without asking the engine."""
     data = f"GET / HTTP/1.1\r\nhost: x\r\nauthorization: {header}\r\n\r\n".encode("latin-1")
     assert world.ask(data)[0] == 401
+
+
+GLANCE = b'{"act":"glance"}'
+
+
+def segment(content: bytes) -> str:
+    """As tokens are written."""
+    return urlsafe_b64encode(content).decode().rstrip("=")
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [b"x", b"{}", b"[]", b"null", b'"act"', b'{"act":null}', b'{"act":7}', b'{"act":["x"]}', b'{"act":"\xff"}', b"{",
+     b"[" * 4000],
+)  # fmt: skip
+def test_what_only_looks_like_a_ticket_is_none(world: World, claims: bytes) -> None:
+    """Its claims cannot be read, or name no action: 401 as without one, and the engine is not asked."""
+    for token in (f"e30.{segment(claims)}.e30", "x.y.z"):
+        before = world.engine.log.count("/v1/tickets")
+        status, headers, body = world.ask(request({"token": token}))
+        assert (status, headers["www-authenticate"], json.loads(body)["code"]) == (401, ["Bearer"], "unauthorized")
+        assert json.loads(body)["detail"] == "The token is not a ticket."
+        assert world.engine.log.count("/v1/tickets") == before
+
+
+def test_a_readable_token_of_another_action_is_for_another_gate(world: World) -> None:
+    """403, whoever signed it, and the engine is not asked."""
+    before = world.engine.log.count("/v1/tickets")
+    status, _, body = world.ask(request({"token": f"e30.{segment(GLANCE)}.e30"}))
+    assert (status, json.loads(body)["code"]) == (403, "forbidden")
+    assert world.engine.log.count("/v1/tickets") == before
 
 
 def test_a_forged_ticket_is_refused(world: World) -> None:

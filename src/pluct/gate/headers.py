@@ -152,16 +152,16 @@ def used(headers: Headers) -> bytes | None:
 
 
 class _Claims(msgspec.Struct):
-    act: str | None = None
+    act: str
 
 
 _decode_claims = msgspec.json.Decoder(_Claims).decode
 
 
-def peeked_action(token: str) -> str | None:
-    """The action that a token names, if it can be read. Nobody believes it: it is only good for saying no."""
+def peeked_action(token: str) -> str:
+    """The action that a token names. Nobody believes it: it is only good for saying no. Raises that it is no ticket."""
     payload = token.split(".")[1]
     try:
         return _decode_claims(urlsafe_b64decode(payload + "=" * (-len(payload) % 4))).act
     except (ValueError, RecursionError, msgspec.MsgspecError):
-        return None
+        raise Unauthorized("The token is not a ticket.") from None

@@ -170,7 +170,7 @@ class Passage:
         finally:
             gate.passing -= 1
 
-    def _see_action(self, action: str | None) -> None:
+    def _see_action(self, action: str) -> None:
         if action != self._gate.action:
             raise Forbidden(f"This ticket is not for the action {self._gate.action}.")
 
