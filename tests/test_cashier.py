@@ -19,7 +19,7 @@ from daraja_world import NOBODY, PATH_TOKEN, SECRETS
 from pluct import payment_codes
 from pluct.cashier import Cashier
 from pluct.catalog import Catalog, PaymentPolicy
-from pluct.commands import OpenCheckout
+from pluct.commands import OpenCheckout, once
 from pluct.engine import Engine
 from pluct.errors import InvalidRequest, PaymentNotFound, Refusal
 from pluct.gateways import MPESA, Credited, Notice, Paid, Pending, Refunded
@@ -394,3 +394,5 @@ async def test_no_table_holds_the_number_of_who_paid(place: Path | str, start: s
         kept = await all_that_is_kept(place)
     kept += await all_that_is_kept(place)
     assert RECEIPT.encode() in kept and b"2547*****678" in kept and phone.encode() not in kept
+    guessed = once("checkout", "amina", "a key of hers", "amina", "starter", "daraja", "254" + phone)
+    assert guessed.key in kept and guessed.fingerprint not in kept  # whoever tries all numbers finds none

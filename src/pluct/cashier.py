@@ -154,14 +154,16 @@ class Cashier:
         if gateway.needs_phone and not phone:
             raise InvalidRequest(f"phone is required: {gateway_name} prompts it for the payment.")
         number = phone_number(phone) if phone and gateway.needs_phone else None
-        if number is not None:
-            await self._engine.limits.prompt(self.privacy.phone_hash(number).hex())
-        claims = () if key is None else (once("checkout", user_id, key, user_id, pack_id, gateway_name, number),)
+        phone_hash = None if number is None else self.privacy.phone_hash(number)
+        if phone_hash is not None:
+            await self._engine.limits.prompt(phone_hash.hex())
+        asked = (user_id, pack_id, gateway_name, phone_hash and phone_hash.hex())  # a number could be guessed back
+        claims = () if key is None else (once("checkout", user_id, key, *asked),)
         now, token, ask_after = self._clock(), secrets.token_hex(20), gateway.ask_after(0)
         checkout = Checkout(
             self._next_id(), user_id, gateway_name, pack.id, pack.currency, pack.price, pack.credits,
             payment_codes.make(secrets.randbelow(payment_codes.CODES)), _hash(token), "created", now, now,
-            phone_hash=None if number is None else self.privacy.phone_hash(number),
+            phone_hash=phone_hash,
             phone_mask=None if number is None else self.privacy.phone_mask(number),
             due_at=None if ask_after is None else now + 1000 * ask_after,
         )  # fmt: skip
