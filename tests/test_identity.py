@@ -161,7 +161,7 @@ def test_an_app_with_its_own_login_asks_for_tokens(engine: Pluct) -> None:
     assert answer.status_code == 200 and answer.json()["userId"] == user
     assert "refreshToken" not in answer.json() and answer.headers["cache-control"] == "no-store"
     assert engine.post("/v1/vend-token", {}, bearer(answer.json())).status_code == 200
-    for headers, status in (({}, 401), (engine.key("mint"), 403), (bearer(answer.json()), 401)):
+    for headers, status in (({}, 401), (engine.key("mint"), 403), (bearer(answer.json()), 403)):
         assert engine.post(f"/v1/users/{user}/token", {}, headers).status_code == status
     odd = engine.post("/v1/users/a%20%2Fb%C3%A9/token", {}, service).json()
     assert odd["userId"] == "a /bé" and balance(engine, odd).json()["userId"] == "a /bé"
