@@ -118,7 +118,11 @@ class Endpoint:
         started = time.perf_counter()
         headers = dict(scope["headers"])
         call = Call(scope, headers, request_id(headers))
-        answer, code = await answered(self._run(scope, receive, call), self._route.shape, call)
+        code = None
+        try:  # as `answered` does, without one more coroutine on the path of every vend
+            answer = await self._run(scope, receive, call)
+        except Exception as error:
+            answer, code = failed(error, self._route.shape, call)
         if answer.stream is not None:
             self._observe(call, answer, code, started)  # it is answered; who knows when it ends
             return await _stream(answer, answer.stream, receive, send, scope["method"])
@@ -165,12 +169,16 @@ async def answered(work: Awaitable[Answer], shape: Shape, call: Call) -> tuple[A
     """What comes of it: its answer, or that of an error and the error's code."""
     try:
         return await work, None
-    except PluctError as error:
-        return shape(error, call), error.code
-    except Exception:
-        log.exception("request %s failed", call.request_id)
-        fault = Fault()
-        return shape(fault, call), fault.code
+    except Exception as error:
+        return failed(error, shape, call)
+
+
+def failed(error: Exception, shape: Shape, call: Call) -> tuple[Answer, str]:
+    """The answer to an error, and its code. What is no refusal of ours is a fault, and the log has its trace."""
+    if not isinstance(error, PluctError):
+        log.error("request %s failed", call.request_id, exc_info=error)
+        error = Fault()
+    return shape(error, call), error.code
 
 
 def event(call: Call, route: str, answer: Answer, code: str | None, started: float) -> Event:
