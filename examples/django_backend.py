@@ -1,4 +1,4 @@
-"""A premium backend in Django: `python examples/django_backend.py runserver`. Each ticket once in this process."""
+"""A premium backend in Django: `JWT_SECRET=… python examples/django_backend.py runserver`. Tickets once a process."""
 
 import os
 

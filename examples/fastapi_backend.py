@@ -1,4 +1,7 @@
-"""A premium backend in FastAPI: `uvicorn examples.fastapi_backend:app`. Each ticket is redeemed at the engine."""
+"""A premium backend in FastAPI. Each ticket is redeemed at the engine, with a key that `pluct keys create` made:
+
+ENGINE=http://127.0.0.1:8787 SERVICE_KEY=pluct_service_… uvicorn examples.fastapi_backend:app
+"""
 
 import os
 from typing import Annotated

@@ -1,4 +1,7 @@
-"""A premium backend in Flask: `flask --app examples.flask_backend run`. Each ticket once on this machine."""
+"""A premium backend in Flask. Each ticket once on this machine, checked with the engine's own JWT_SECRET:
+
+JWT_SECRET=… flask --app examples.flask_backend run
+"""
 
 import os
 

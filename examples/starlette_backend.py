@@ -1,4 +1,7 @@
-"""A premium backend in Starlette: `uvicorn examples.starlette_backend:app`. Each ticket once, by key set and Redis."""
+"""A premium backend in Starlette. Each ticket once, by Redis and the keys of an engine with PLUCT_SIGNING=EdDSA:
+
+JWKS_URL=http://127.0.0.1:8787/.well-known/jwks.json REDIS_URL=… uvicorn examples.starlette_backend:app
+"""
 
 import os
 
