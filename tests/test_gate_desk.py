@@ -16,7 +16,7 @@ import pytest
 from conftest import Pluct, until
 from gating import OK, TOML, Backend, Till, gate_before, request
 from pluct.errors import Unavailable
-from pluct.gate.client import Origin
+from pluct.gate.client import Connection, Origin
 from pluct.gate.redeeming import (
     OPERATIONS_MAX,
     REQUESTS_MAX,
@@ -166,6 +166,31 @@ async def test_who_waits_for_a_turn_waits_no_longer_than_for_an_answer() -> None
             (NoAnswer, True), (NoAnswer, False)
         ]  # fmt: skip
         assert counter.asked.empty()
+
+
+async def test_a_request_that_breaks_down_leaves_nobody_behind(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever goes wrong with one, its batch hears of it, the log has its trace, and the next request goes out."""
+    async with a_desk() as (desk, counter):
+        connect, broken = desk._origin.connection, asyncio.Event()
+
+        async def once() -> Connection:
+            monkeypatch.setattr(desk._origin, "connection", connect)
+            await broken.wait()
+            raise RuntimeError("nobody thought of that")
+
+        monkeypatch.setattr(desk._origin, "connection", once)
+        first = asking(desk, range(1))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        others = asking(desk, range(1, 4))
+        await asyncio.sleep(0)
+        broken.set()
+        counter.answer(*await counter.asked.get())
+        assert await codes(others) == ["1", "2", "3"]
+        (end,) = await asyncio.gather(*first, return_exceptions=True)
+        assert isinstance(end, NoAnswer) and "nobody thought of that" in caplog.text
 
 
 WRONG: dict[str, tuple[bytes, type[Exception], bool | None]] = {

@@ -164,7 +164,10 @@ class Desk:
         try:
             while self._worth_a_request(beside=self._under_way - 1):
                 if batch := self._next():
-                    await self._request(batch)
+                    try:
+                        await self._request(batch)
+                    except Exception:  # a bug; the batch has heard of it, and the rest must not wait for ever
+                        log.exception("a request to the engine broke down")
         finally:
             self._under_way -= 1
 
