@@ -7,18 +7,12 @@ from playwright.sync_api import Browser, Locator, Route, expect
 
 from browsing import DEVICES, Visit, axe, chromium, faults, needs_chromium
 from conftest import Pluct, served
-from paying import SECRETS
+from paying import PACKS, SECRETS
 
 pytestmark = needs_chromium
 
-TOML = """
-[[packs]]
-id = "starter"
-name = "10 credits"
-currency = "KES"
-price = "100.00"
-credits = 10
-
+TOML = f"""
+{PACKS}
 [payments]
 callback_base_url = "https://pay.example"
 

@@ -33,12 +33,8 @@ def _demo(port: int) -> None:
         world = begin(stack, port, (HERE / "pluct.toml").read_text(), "make demo")
         environment = world.environment | {"ENGINE": engine, "SERVICE_KEY": world.key("service")}
         command = ["-m", "examples.transcriber.serve", str(port + 2)]
-        answers(
-            run(stack, [sys.executable, *command], HERE.parent.parent, environment),
-            "The transcriber",
-            port + 2,
-            "make demo",
-        )
+        transcriber = run(stack, [sys.executable, *command], HERE.parent.parent, environment)
+        answers(transcriber, "The transcriber", port + 2, "make demo")
         print(f"The engine is at {engine}, the transcriber at {backend}, and M-Pesa is played: no real money.\n")
         play(engine, backend, lambda line: print(line, flush=True))
         print(f"\npluct statement {USER}:\n")

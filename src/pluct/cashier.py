@@ -280,15 +280,9 @@ class Cashier:
             user_id = "" if payment is None or payment.user_id is None else payment.user_id
             if isinstance(said, Refunded):
                 return TakeBack(
-                    user_id,
-                    said.namespace,
-                    said.reference,
-                    said.amount,
-                    event,
-                    self._policy.clawback,
-                    said.currency,
+                    user_id, said.namespace, said.reference, said.amount, event, self._policy.clawback, said.currency,
                     claims,
-                )
+                )  # fmt: skip
             return Dispute(
                 user_id, said.namespace, said.reference, said.dispute_id, said.change, said.amount, event,
                 self._policy.clawback, claims,

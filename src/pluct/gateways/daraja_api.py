@@ -216,9 +216,8 @@ def stamp(ms: int, utc_offset_hours: int) -> str:
 def time_ms(value: Any, utc_offset_hours: int) -> int | None:
     """A time in any of Daraja's spellings; one without a zone is local."""
     written = text(value)
-    if (
-        len(written) == 14 and written.isascii() and written.isdigit()
-    ):  # with a T it is ISO's, which is read ten times as fast as a layout
+    if len(written) == 14 and written.isascii() and written.isdigit():
+        # With a T it is ISO's, which is read ten times as fast as a layout.
         written = f"{written[:8]}T{written[8:]}"
     for pattern, layout in _STAMPS:
         if pattern.fullmatch(written):
